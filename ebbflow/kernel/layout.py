@@ -1,0 +1,115 @@
+"""C struct definitions to numpy dtypes: the header in bpf/ is the only definition of an event.
+
+Grammar: `struct NAME { ... };` and `enum NAME { ... };` of the sized types below, char arrays, arrays and nested
+structs. No pointers, no bit-fields, no implicit holes: a struct whose members do not fill it is refused, because the
+same bytes must mean the same to every compiler. The layout hash names the exact arrangement; it travels with every
+batch, so a reader never takes rows of another layout for its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cffi import FFI
+
+from ebbflow.errors import InternalError
+
+BPF_DIRECTORY = Path(__file__).parents[2] / "bpf"
+_TYPES = {f"__{sign}{bits}": f"{'u' if sign == 'u' else ''}int{bits}_t" for sign in "us" for bits in (8, 16, 32, 64)}
+_NUMPY = {"uint8_t": "u1", "uint16_t": "<u2", "uint32_t": "<u4", "uint64_t": "<u8"} | {
+    "int8_t": "i1", "int16_t": "<i2", "int32_t": "<i4", "int64_t": "<i8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One struct: its dtype and the 64-bit hash of its arrangement."""
+
+    name: str
+    dtype: np.dtype[np.void]
+    hash: int
+
+    @property
+    def size(self) -> int:
+        return self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """The structs and enums of one header file; enums map member names to values."""
+
+    structs: dict[str, Layout]
+    enums: dict[str, dict[str, int]]
+
+
+@cache
+def read_header(path: Path) -> Header:
+    """Parse a header of the restricted grammar.
+
+    Raises:
+        InternalError: the file has something outside the grammar, or a struct with an implicit hole.
+    """
+    text = re.sub(r"/\*.*?\*/", "", path.read_text("ascii"), flags=re.DOTALL)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    text = re.sub(r"__[us](?:8|16|32|64)\b", lambda match: _TYPES[match[0]], text)
+    ffi = FFI()
+    try:
+        ffi.cdef(text)
+    except Exception as error:
+        raise InternalError(f"{path.name}: outside the header grammar: {error}") from error
+    structs = {name: _layout(ffi, name) for name in re.findall(r"^struct (\w+) \{", text, re.MULTILINE)}
+    enums = {
+        name: {member: value for value, member in ffi.typeof(f"enum {name}").elements.items()}
+        for name in re.findall(r"^enum (\w+) \{", text, re.MULTILINE)
+    }
+    return Header(structs, enums)
+
+
+def _layout(ffi: FFI, name: str) -> Layout:
+    ctype = ffi.typeof(f"struct {name}")
+    dtype = _struct_dtype(name, ctype)
+    if ffi.sizeof(ctype) != dtype.itemsize:
+        raise InternalError(f"struct {name}: implicit hole at the end ({dtype.itemsize} of {ffi.sizeof(ctype)} bytes)")
+    return Layout(name, dtype, int.from_bytes(blake2b(_describe(dtype).encode(), digest_size=8).digest(), "big"))
+
+
+def _struct_dtype(name: str, ctype: Any) -> np.dtype[np.void]:
+    names, formats, offsets, end = [], [], [], 0
+    for field_name, field in ctype.fields:
+        if field.bitsize != -1 or field.offset != end:
+            raise InternalError(f"struct {name}: bit-field or implicit hole before {field_name}")
+        formats.append(_dtype(name, field.type))
+        names.append(field_name)
+        offsets.append(field.offset)
+        end = field.offset + formats[-1].itemsize
+    dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": end})
+    return dtype
+
+
+def _dtype(owner: str, ctype: Any) -> np.dtype[Any]:
+    if ctype.kind == "primitive" and ctype.cname in _NUMPY:
+        return np.dtype(_NUMPY[ctype.cname])
+    if ctype.kind == "array" and ctype.item.cname == "char":
+        return np.dtype(f"S{ctype.length}")
+    if ctype.kind == "array" and ctype.length is not None:
+        return np.dtype((_dtype(owner, ctype.item), (ctype.length,)))
+    if ctype.kind == "struct":
+        return _struct_dtype(ctype.cname, ctype)
+    raise InternalError(f"struct {owner}: {ctype.cname} is outside the header grammar")
+
+
+def _describe(dtype: np.dtype[Any]) -> str:
+    """Canonical text of an arrangement: names, types, offsets."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return f"{_describe(base)}{list(shape)}"
+    if dtype.fields is None:
+        return dtype.str
+    fields = ",".join(f"{name}:{_describe(field[0])}@{field[1]}" for name, field in dtype.fields.items())
+    return f"{{{fields}|{dtype.itemsize}}}"

@@ -1,0 +1,1 @@
+"""OTLP encoding and semantic-convention names."""

@@ -1,0 +1,1 @@
+"""Bytes with positions in, messages out: one pure file a protocol, no I/O, no clock."""

@@ -1,0 +1,102 @@
+"""The catalogue of Kafka topics: who writes what, for whom, for how long, and how sensitive it is.
+
+`ebbflow topics` creates and prints it; docs/topics.md is generated from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HOUR_MS = 3_600_000
+# A record is a batch; brokers refuse larger ones by default, and so does the Collector's Kafka receiver.
+MAX_RECORD_BYTES = 1_000_000
+
+RAW_SOCKETS = "ebbflow.raw.sockets"
+OTLP_SPANS = "otlp_spans"
+LEDGER = "ebbflow.ledger"
+DEAD_LETTERS = "ebbflow.dlq"
+CHECKPOINTS = "ebbflow.checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """`partitions` 0 takes the configured number."""
+
+    name: str
+    key: str
+    value: str
+    writer: str
+    readers: str
+    sensitivity: str
+    retention_ms: int
+    partitions: int = 0
+    cleanup: str = "delete"
+    max_message_bytes: int = MAX_RECORD_BYTES
+
+    def settings(self) -> dict[str, str]:
+        """Topic configuration as Kafka names it."""
+        settings = {"cleanup.policy": self.cleanup, "max.message.bytes": str(self.max_message_bytes)}
+        if self.cleanup == "compact":
+            return {**settings, "segment.ms": str(HOUR_MS), "min.cleanable.dirty.ratio": "0.1"}
+        return {**settings, "retention.ms": str(self.retention_ms)}
+
+
+CATALOGUE: tuple[Topic, ...] = (
+    Topic(
+        RAW_SOCKETS,
+        key="host id and process bucket",
+        value="RawBatch (protobuf)",
+        writer="producers/sockets",
+        readers="processors/requests",
+        sensitivity="high: redacted payload, addresses, command lines",
+        retention_ms=6 * HOUR_MS,
+    ),
+    Topic(
+        OTLP_SPANS,
+        key="host id and process bucket (of the batch the spans came from)",
+        value="otlp_proto (TracesData)",
+        writer="processors/requests",
+        readers="sinks/traces, any Collector's kafka receiver",
+        sensitivity="medium: paths, masked query strings, addresses",
+        retention_ms=24 * HOUR_MS,
+    ),
+    Topic(
+        LEDGER,
+        key="stage and source record",
+        value="JSON (ledger entry)",
+        writer="every stage",
+        readers="ebbflow ledger",
+        sensitivity="low: counts",
+        retention_ms=24 * HOUR_MS,
+        partitions=1,
+    ),
+    Topic(
+        DEAD_LETTERS,
+        key="source topic",
+        value="the original bytes; provenance in headers",
+        writer="any stage",
+        readers="ebbflow dlq",
+        sensitivity="high: as its source",
+        retention_ms=7 * 24 * HOUR_MS,
+        partitions=1,
+        # Whatever arrived must fit, with its headers.
+        max_message_bytes=8 << 20,
+    ),
+    Topic(
+        CHECKPOINTS,
+        key="processor, topic, partition",
+        value="processor state (msgpack, zstd)",
+        writer="ebbflow/stream",
+        readers="ebbflow/stream",
+        sensitivity="high: pieces of payload held for reassembly",
+        retention_ms=0,
+        partitions=1,
+        cleanup="compact",
+        max_message_bytes=8 << 20,
+    ),
+)
+
+
+def topic(name: str) -> Topic:
+    """The catalogue's entry of that name."""
+    return next(entry for entry in CATALOGUE if entry.name == name)

@@ -1,0 +1,1 @@
+"""Generated from proto/ebbflow/v1; see proto/README.md."""

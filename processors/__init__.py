@@ -1,0 +1,1 @@
+"""One file a processor: its decision is in its docstring, its logic is pure."""

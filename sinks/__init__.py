@@ -1,0 +1,1 @@
+"""One file a signal or destination: add, flush, close."""
