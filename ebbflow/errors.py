@@ -8,6 +8,11 @@
      |   +- LayoutMismatch     kernel structs are not where BTF says
      +- NetworkError       a peer cannot be reached, or broke off
      +- DependencyError    a program, package or server that must be there is not
+     |   +- StoreError         the embedded store's database cannot be used
+     |       +- StoreLocked        another process has it open
+     |       +- StoreCorrupt       the file is damaged, or no store at all
+     |       +- StoreNewer         a newer release wrote it
+     |       +- StoreFull          no space left on its disk
      +- RateLimited        a peer asks us to slow down (`retry_after_s` says how long)
      +- ValidationError    data that does not keep to its contract
      |   +- BatchInvalid       a whole RawBatch cannot be used (scope: record)
@@ -98,6 +103,27 @@ class NetworkError(EbbflowError):
 class DependencyError(EbbflowError):
     code = "EBB500"
     category = Category.DEPENDENCY
+
+
+class StoreError(DependencyError):
+    code = "EBB510"
+
+
+class StoreLocked(StoreError):
+    code = "EBB511"
+
+
+class StoreCorrupt(StoreError):
+    code = "EBB512"
+
+
+class StoreNewer(StoreError):
+    code = "EBB513"
+
+
+class StoreFull(StoreError):
+    code = "EBB514"
+    retriable = True
 
 
 class RateLimited(EbbflowError):  # noqa: N818 - the exception's name is the condition
