@@ -9,7 +9,7 @@
 enum sockets_kind {
 	SOCKETS_DATA = 1,     /* bytes went through a socket; size > 0 */
 	SOCKETS_OPEN = 2,     /* a connection became known; payload is struct sockets_open */
-	SOCKETS_CLOSE = 3,    /* the last descriptor of this process was closed; position: bytes received in all */
+	SOCKETS_CLOSE = 3,    /* this process closed its last descriptor; payload is struct sockets_close */
 	SOCKETS_SHUTDOWN = 4, /* shutdown(2); aux: SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2 */
 	SOCKETS_EOF = 5,      /* a read returned 0: the peer will send no more */
 	SOCKETS_ERROR = 6,    /* reset, broken pipe, time-out; aux: errno */
@@ -38,7 +38,7 @@ struct sockets_row {
 	__u32 captured;   /* bytes of payload that follow */
 	__u32 nth;        /* events of this direction before this one: a gap shows how many were lost */
 	__s32 fd;
-	__s32 aux;        /* by kind: errno, how */
+	__s32 aux;        /* by kind: number of the system call (data), errno, how */
 	__u8 cpu;         /* low 8 bits */
 	__u8 kind;
 	__u8 direction;
@@ -61,6 +61,14 @@ struct sockets_open {
 	__u8 reserved[7];
 	char comm[16];
 	char unix_path[112];
+};
+
+/* Payload of SOCKETS_CLOSE: what went through in all, so that a loss before the end is seen too. */
+struct sockets_close {
+	__u64 received; /* bytes */
+	__u64 sent;
+	__u32 received_events;
+	__u32 sent_events;
 };
 
 #endif
