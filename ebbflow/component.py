@@ -11,11 +11,12 @@ snapshot give the same bytes, which is what makes a restart after a crash harmle
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ebbflow.config import Config
+from ebbflow.errors import EbbflowError
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -102,3 +103,107 @@ class Processor(ABC):
     def gauges(self) -> Mapping[str, float]:
         """Sizes worth a metric: name to value."""
         return {}
+
+
+class Producer(ABC):
+    """Turns what one kernel feature shows into raw batches; driven by `ebbflow/producing.py`."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Config) -> Self: ...
+
+    @abstractmethod
+    def attach(self) -> None:
+        """Load the programs and begin to watch.
+
+        Raises:
+            EbbflowError: this kernel, or this process's rights, do not allow it.
+        """
+
+    @abstractmethod
+    def drain(self) -> float:
+        """Take what the kernel has. Returns how full its buffer was, 0 to 1. Never waits."""
+
+    @abstractmethod
+    def batches(self, *, everything: bool = False) -> list[Batch]:
+        """Batches that are due by size or age, or all that is held."""
+
+    @abstractmethod
+    def housekeeping(self) -> None:
+        """Once a second: read counters, look for new targets, refresh the clock."""
+
+    @abstractmethod
+    def give_back(self, batch: Batch, *, refused: bool) -> None:
+        """A batch was dropped from the buffer, or refused by Kafka: account for its events, and for the losses it told."""
+
+    @abstractmethod
+    def captured(self) -> int:
+        """Events the kernel has had for us since the start, lost ones included."""
+
+    @abstractmethod
+    def lost(self) -> int:
+        """Events lost between kernel and batches since the start."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Detach; nothing may be left in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One raw batch on its way to Kafka."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    events: int
+    losses: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one record that a sink took: the ledger's counters, and what the backend refused for good."""
+
+    record: Record
+    counters: Mapping[str, int]
+    dead_letters: tuple[DeadLetter, ...] = ()
+
+
+# Called with what keeps a sink from delivering, and with None once it delivers again.
+Report = Callable[[EbbflowError | None], None]
+
+
+class Sink(ABC):
+    """Takes the records of one partition to a backend. One instance serves one partition, in one task.
+
+    Whoever runs a sink (`ebbflow/sink.py`) reads, commits, writes dead letters and ledger entries; a sink only delivers.
+    """
+
+    name: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Config) -> Self: ...
+
+    @abstractmethod
+    async def add(self, record: Record) -> None:
+        """Take one record; it is delivered by the next `flush`.
+
+        Raises:
+            ValidationError: the record cannot be used at all; it becomes a dead letter and the stream goes on.
+        """
+
+    @abstractmethod
+    async def flush(self, report: Report) -> list[Delivery]:
+        """Deliver what was added, in order; returns when the backend has answered for all of it.
+
+        Failures that may pass are repeated for as long as it takes: Kafka holds the data. Cancelling it is always
+        safe; what was added is then forgotten, and comes again with the records.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of connections. Nothing is delivered any more."""

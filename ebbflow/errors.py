@@ -19,6 +19,7 @@
      |   +- RowInvalid         single rows of a batch cannot be used (scope: row)
      +- ProtocolError      bytes that are not the protocol they claim to be
      +- Rejected           a backend refuses data for good
+     |   +- TooLarge           it would take less of it at once
      +- InternalError      a broken invariant: a bug in ebbflow
 
 Whoever catches one decides on its attributes, never on its text: `code` is stable and goes to logs, metrics and
@@ -163,6 +164,10 @@ class Rejected(EbbflowError):  # noqa: N818 - the exception's name is the condit
     code = "EBB710"
     category = Category.BUSINESS
     scope = Scope.RECORD
+
+
+class TooLarge(Rejected):
+    code = "EBB711"
 
 
 class InternalError(EbbflowError):
