@@ -59,12 +59,14 @@ class Result:
     """What one call of a processor gave.
 
     `counters` are the ledger's entries for this very record (see `ebbflow/ledger.py`); they are keyed by the record's
-    offset, so processing it again counts once.
+    offset, so processing it again counts once. `event_time_ns` (unix) is the newest event time of the record, 0 when
+    it says nothing about time; the partition's watermark is the largest so far.
     """
 
     outputs: list[Output] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    event_time_ns: int = 0
 
 
 class Processor(ABC):
@@ -84,11 +86,15 @@ class Processor(ABC):
         """Consume one record.
 
         Raises:
-            ValidationError: the record cannot be used at all; it becomes a dead letter and the stream goes on.
+            ValidationError: the record cannot be used at all, and the state is as if it had never come; it becomes a
+                dead letter and the stream goes on. After any other exception this instance is not used again.
         """
 
     def tick(self, event_time_ns: int) -> Result:
-        """Event time has come to `event_time_ns` (unix): close what is due. Called after every record."""
+        """Event time has come to `event_time_ns` (unix): close what is due.
+
+        Called after every record that was processed, as soon as any of them has said what time it is.
+        """
         del event_time_ns
         return Result()
 
@@ -178,7 +184,7 @@ Report = Callable[[EbbflowError | None], None]
 class Sink(ABC):
     """Takes the records of one partition to a backend. One instance serves one partition, in one task.
 
-    Whoever runs a sink (`ebbflow/sink.py`) reads, commits, writes dead letters and ledger entries; a sink only delivers.
+    Whoever runs it (`ebbflow/sink.py`) reads, commits, writes dead letters and ledger entries; a sink only delivers.
     """
 
     name: ClassVar[str]

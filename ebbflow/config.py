@@ -73,6 +73,13 @@ class RequestsConfig(Section):
     max_pending_bytes: int = Field(64 << 20, ge=1 << 16, description="bytes held back per partition for reassembly")
 
 
+class StreamConfig(Section):
+    checkpoint_interval_s: float = Field(1.0, gt=0, le=60, description="longest work repeated after a crash")
+    bad_window: int = Field(100, ge=1, le=10_000, description="records of a partition that are looked back on")
+    bad_share: float = Field(0.5, gt=0, le=1, description="a stage stops when more of them are bad; 1: never")
+    stall_s: float = Field(30.0, gt=0, description="not ready when records wait this long for their commit")
+
+
 class OtlpConfig(Section):
     endpoint: str = Field("", description="base URL of an OTLP backend; empty: the embedded store")
     traces_endpoint: str = Field("", description="full URL for traces, used as given")
@@ -113,6 +120,7 @@ class Config(Section):
     redaction: RedactionConfig = Field(default_factory=RedactionConfig)
     producer: ProducerConfig = Field(default_factory=ProducerConfig)
     requests: RequestsConfig = Field(default_factory=RequestsConfig)
+    stream: StreamConfig = Field(default_factory=StreamConfig)
     otlp: OtlpConfig = Field(default_factory=OtlpConfig)
     store: StoreConfig = Field(default_factory=StoreConfig)
     health: HealthConfig = Field(default_factory=HealthConfig)

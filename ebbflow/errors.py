@@ -17,6 +17,7 @@
      +- ValidationError    data that does not keep to its contract
      |   +- BatchInvalid       a whole RawBatch cannot be used (scope: record)
      |   +- RowInvalid         single rows of a batch cannot be used (scope: row)
+     |   +- StreamInvalid      most of what arrives on a topic cannot be used (scope: process)
      +- ProtocolError      bytes that are not the protocol they claim to be
      +- Rejected           a backend refuses data for good
      |   +- TooLarge           it would take less of it at once
@@ -151,6 +152,11 @@ class BatchInvalid(ValidationError):
 class RowInvalid(ValidationError):
     code = "EBB602"
     scope = Scope.ROW
+
+
+class StreamInvalid(ValidationError):
+    code = "EBB603"
+    scope = Scope.PROCESS
 
 
 class ProtocolError(EbbflowError):

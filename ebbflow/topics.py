@@ -37,7 +37,12 @@ class Topic:
         """Topic configuration as Kafka names it."""
         settings = {"cleanup.policy": self.cleanup, "max.message.bytes": str(self.max_message_bytes)}
         if self.cleanup == "compact":
-            return {**settings, "segment.ms": str(HOUR_MS), "min.cleanable.dirty.ratio": "0.1"}
+            # Only closed segments are compacted, and readers read everything that is left: keep them small.
+            return settings | {
+                "segment.ms": str(HOUR_MS),
+                "segment.bytes": str(32 << 20),
+                "min.cleanable.dirty.ratio": "0.1",
+            }
         return {**settings, "retention.ms": str(self.retention_ms)}
 
 
