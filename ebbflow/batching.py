@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import cast
 
 import numpy as np
 
@@ -16,6 +18,19 @@ from ebbflow.records import encode
 from ebbflow.v1 import raw_pb2
 
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
+Ends = np.ndarray[tuple[int], np.dtype[np.int64]]
+_END_BYTES = 4
+# Kafka takes records of 1,000,000 bytes by default; its own framing needs some.
+_LARGEST_VALUE_BYTES = 950_000
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An encoded RawBatch, the events in it, and the losses it tells."""
+
+    value: bytes
+    events: int
+    losses: tuple[raw_pb2.Loss, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class LossAccount:
     def take(self) -> list[raw_pb2.Loss]:
         """Everything untold; the caller tells it, or gives it back with `restore`."""
         losses = [
-            raw_pb2.Loss(stage=raw_pb2.Loss.Stage.ValueType(stage), cpu=cpu, events=events)
+            raw_pb2.Loss(stage=cast("raw_pb2.Loss.Stage", stage), cpu=cpu, events=events)
             for (stage, cpu), events in sorted(self.events.items())
         ]
         self.events.clear()
@@ -94,6 +109,7 @@ class BatchBuilder:
     Args:
         layout: of the rows.
         clock: gives the current clock point.
+        batch_bytes: a batch's rows and payload come to no more than this.
     """
 
     def __init__(
@@ -103,12 +119,15 @@ class BatchBuilder:
         layout: Layout,
         dictionaries: Dictionaries,
         clock: Callable[[], raw_pb2.ClockPoint],
+        *,
+        batch_bytes: int,
     ) -> None:
         self._origin = origin
         self._bucket = bucket
         self._layout = layout
         self._dictionaries = dictionaries
         self._clock = clock
+        self._batch_bytes = batch_bytes
         self._sequence = 0
         self.key = f"{origin.host_id}/{bucket}".encode()
         self._reset()
@@ -134,11 +153,43 @@ class BatchBuilder:
         self._rows.append(rows)
         self._heap += payloads
         self._lengths += lengths
-        self._bytes += rows.nbytes + 4 * len(lengths) + sum(lengths)
+        self._bytes += rows.nbytes + _END_BYTES * len(lengths) + sum(lengths)
 
-    def build(self, losses: Iterable[raw_pb2.Loss] = ()) -> bytes:
-        """Encode what was added, and start anew. An empty batch is a heartbeat: it carries the clock and the losses."""
+    def build(self, losses: Iterable[raw_pb2.Loss] = ()) -> list[Built]:
+        """Encode what was added, and start anew; the losses go with the first batch.
+
+        Nothing added gives one batch without rows, a heartbeat: it carries the clock and the losses.
+        """
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._layout.dtype)
+        ends = np.cumsum(self._lengths, dtype=np.int64)
+        heap = b"".join(self._heap)
+        self._reset()
+        cuts = cut_points(ends + np.arange(1, len(ends) + 1) * (self._layout.size + _END_BYTES), self._batch_bytes)
+        built: list[Built] = []
+        for first, last in pairwise(cuts):
+            built += self._encode(rows, ends, heap, (first, last), () if built else tuple(losses))
+        return built
+
+    def _encode(
+        self, rows: Rows, ends: Ends, heap: bytes, part: tuple[int, int], losses: tuple[raw_pb2.Loss, ...]
+    ) -> list[Built]:
+        """Encode rows [first, last). The dictionaries' size is only known then: what came out too large is halved."""
+        first, last = part
+        base = int(ends[first - 1]) if first else 0
+        mine, until = rows[first:last], int(ends[last - 1]) if last else 0
+        envelope = self._envelope(mine, losses)
+        relative = (ends[first:last] - base).astype("<u4").tobytes()
+        value = encode(envelope, self._layout, mine.tobytes(), relative, heap[base:until])
+        if len(value) > _LARGEST_VALUE_BYTES and last - first > 1:
+            middle = (first + last) // 2
+            return [
+                *self._encode(rows, ends, heap, (first, middle), losses),
+                *self._encode(rows, ends, heap, (middle, last), ()),
+            ]
+        self._sequence += 1
+        return [Built(value, last - first, losses)]
+
+    def _envelope(self, rows: Rows, losses: tuple[raw_pb2.Loss, ...]) -> raw_pb2.RawBatch:
         envelope = raw_pb2.RawBatch(
             feature=self._origin.feature,
             host_id=self._origin.host_id,
@@ -152,11 +203,22 @@ class BatchBuilder:
             losses=losses,
         )
         self._dictionaries.fill(envelope, np.unique(rows["generation"]).tolist())
-        ends = np.cumsum(self._lengths, dtype="<u4") if self._lengths else np.empty(0, "<u4")
-        value = encode(envelope, self._layout, rows.tobytes(), ends.tobytes(), b"".join(self._heap))
-        self._sequence += 1
-        self._reset()
-        return value
+        return envelope
+
+
+def cut_points(sizes: Ends, limit: int) -> list[int]:
+    """Where to cut a sequence whose cumulative sizes are given, so that no part is larger than `limit`.
+
+    Returns:
+        rising indices from 0 to the number of items; one item larger than the limit stands alone.
+    """
+    cuts = [0]
+    if not len(sizes):
+        return [0, 0]
+    while cuts[-1] < len(sizes):
+        base = int(sizes[cuts[-1] - 1]) if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(sizes, base + limit, "right"))))
+    return cuts
 
 
 def cpu_ranges(rows: Rows) -> list[raw_pb2.CpuRange]:

@@ -115,6 +115,8 @@ class Producer(ABC):
     """Turns what one kernel feature shows into raw batches; driven by `ebbflow/producing.py`."""
 
     name: ClassVar[str]
+    # Host and run: where its entries in the ledger come from.
+    source: str
 
     @classmethod
     @abstractmethod
@@ -151,6 +153,18 @@ class Producer(ABC):
     @abstractmethod
     def lost(self) -> int:
         """Events lost between kernel and batches since the start."""
+
+    @abstractmethod
+    def held(self) -> int:
+        """Events taken from the kernel that no batch has yet."""
+
+    def blind_spots(self) -> dict[str, int]:
+        """What went by without being seen since the start, by cause."""
+        return {}
+
+    def map_usage(self) -> dict[str, float]:
+        """Fill of kernel maps, 0 to 1."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -189,7 +189,7 @@ class Publisher:
 
 
 def _quiet_logger() -> logging.Logger:
-    """librdkafka repeats itself at every attempt; `error_cb` tells the state once."""
+    """Librdkafka repeats itself at every attempt; `error_cb` tells the state once."""
     logger = logging.getLogger("ebbflow.librdkafka")
     logger.setLevel(logging.CRITICAL)
     return logger

@@ -67,17 +67,24 @@ _ANYWHERE = re.compile(
 _MAX_CACHED = 8192
 _MAX_CACHED_BYTES = 2048
 _MAX_HEAD_BYTES = 65536
-_METHODS = "GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|QUERY|PROPFIND|PROPPATCH|MKCOL|COPY|MOVE|LOCK|UNLOCK|REPORT|SEARCH|PURGE"
+_METHODS = (
+    "GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|QUERY|PROPFIND|PROPPATCH|MKCOL|COPY|MOVE|LOCK|UNLOCK|REPORT"
+    "|SEARCH|PURGE"
+)
 _STATUS_LINE = b"HTTP/1."
 # The beginning of a start line that is not all there yet. Strict, because it decides what is shown of the unknown.
-_PARTIAL_REQUEST = re.compile(rf"(?:{_METHODS}) (?:/|\*|[A-Za-z][A-Za-z0-9.+-]*:|[A-Za-z0-9.-]+:[0-9])[^\r\n]*\r?".encode())
+_TARGET_SO_FAR = r"(?:/|\*|[A-Za-z][A-Za-z0-9.+-]*:|[A-Za-z0-9.-]+:[0-9])[^\r\n]*\r?"
+_PARTIAL_REQUEST = re.compile(f"(?:{_METHODS}) {_TARGET_SO_FAR}".encode())
 _PREFIXES = frozenset(
     text[:length].encode()
     for text in [*(f"{method} " for method in _METHODS.split("|")), "HTTP/1.0 ", "HTTP/1.1 "]
     for length in range(1, len(text) + 1)
 )
 # Group 1: a request. A response only of a status that may have a body.
-_PLAIN_START = re.compile(rb"(?:([A-BD-Z][A-Z]{1,9}) [^\x00-\x20\x7f]+ HTTP/1\.[01]|HTTP/1\.[01] (?:20[0-35-9]|30[0-35-9]|4..|5..)[^\r\n]*)\r\n")
+_PLAIN_START = re.compile(
+    rb"(?:([A-BD-Z][A-Z]{1,9}) [^\x00-\x20\x7f]+ HTTP/1\.[01]"
+    rb"|HTTP/1\.[01] (?:20[0-35-9]|30[0-35-9]|4..|5..)[^\r\n]*)\r\n"
+)
 _COLON = ord(":")
 _PARTIAL_RESPONSE = re.compile(rb"HTTP/1\.[01] [0-9]{0,3}(?: [^\r\n]*)?\r?")
 
@@ -151,7 +158,8 @@ class Redactor:
 
         Args:
             data: bytes that all payloads are slices of.
-            starts, ends: where each payload is in `data`.
+            starts: where each payload begins in `data`.
+            ends: where it ends.
             streams: one number per direction of a connection.
             positions: stream position of each event's first byte.
             sizes: bytes the event moved, of which the payload may be only the first ones.
@@ -365,3 +373,36 @@ class Masker:
                 start, end = match.span(match.lastindex or 0)
                 out[start:end] = b"*" * (end - start)
         return bytes(out)
+
+
+_OPTION = re.compile(r"(-{0,2}[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
+_SENSITIVE_NAME = re.compile("|".join(re.escape(word) for word in SENSITIVE))
+
+
+def mask_arguments(argv: Sequence[str]) -> list[str]:
+    """A command line's words with credentials masked: `--token=…`, `--password …`, `PGPASSWORD=…`, URLs, bearers."""
+    masked: list[str] = []
+    secret_follows = False
+    for word in argv:
+        option = _OPTION.fullmatch(word)
+        name = option[1].lower().replace("-", "_") if option else ""
+        sensitive = bool(name and (_SENSITIVE_NAME.search(name) or _SENSITIVE_NAME.search(name.replace("_", "-"))))
+        if secret_follows and not word.startswith("-"):
+            masked.append("*" * len(word))
+            secret_follows = False
+        elif sensitive and option is not None and option[2] is not None:
+            masked.append(f"{option[1]}={'*' * len(option[2])}")
+        else:
+            secret_follows = sensitive and word.startswith("-")
+            masked.append(_mask_shapes(word))
+    return masked
+
+
+def _mask_shapes(word: str) -> str:
+    def star(match: re.Match[bytes]) -> bytes:
+        start, end = match.span(match.lastindex or 0)
+        whole = match[0]
+        offset = start - match.start()
+        return whole[:offset] + b"*" * (end - start) + whole[offset + end - start :]
+
+    return _ANYWHERE.sub(star, word.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")

@@ -72,10 +72,10 @@ def read_header(path: Path) -> Header:
 
 
 def _layout(ffi: FFI, name: str) -> Layout:
-    ctype = ffi.typeof(f"struct {name}")
-    dtype = _struct_dtype(name, ctype)
-    if ffi.sizeof(ctype) != dtype.itemsize:
-        raise InternalError(f"struct {name}: implicit hole at the end ({dtype.itemsize} of {ffi.sizeof(ctype)} bytes)")
+    dtype = _struct_dtype(name, ffi.typeof(f"struct {name}"))
+    size = ffi.sizeof(f"struct {name}")
+    if size != dtype.itemsize:
+        raise InternalError(f"struct {name}: implicit hole at the end ({dtype.itemsize} of {size} bytes)")
     return Layout(name, dtype, int.from_bytes(blake2b(_describe(dtype).encode(), digest_size=8).digest(), "big"))
 
 
@@ -88,8 +88,7 @@ def _struct_dtype(name: str, ctype: Any) -> np.dtype[np.void]:
         names.append(field_name)
         offsets.append(field.offset)
         end = field.offset + formats[-1].itemsize
-    dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": end})
-    return dtype
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": end})
 
 
 def _dtype(owner: str, ctype: Any) -> np.dtype[Any]:

@@ -13,12 +13,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebbflow.errors import DependencyError, KernelError, PermissionDenied, ProgramRefused
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _LOG_LINES = 6
@@ -40,7 +37,9 @@ def require_capabilities(capabilities: int) -> None:
     """
     if capabilities >> _CAP_SYS_ADMIN & 1:
         return
-    missing = [name for bit, name in ((_CAP_BPF, "CAP_BPF"), (_CAP_PERFMON, "CAP_PERFMON")) if not capabilities >> bit & 1]
+    missing = [
+        name for bit, name in ((_CAP_BPF, "CAP_BPF"), (_CAP_PERFMON, "CAP_PERFMON")) if not capabilities >> bit & 1
+    ]
     if missing:
         raise PermissionDenied(
             f"loading BPF programs needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON: {' and '.join(missing)} missing",
@@ -48,7 +47,7 @@ def require_capabilities(capabilities: int) -> None:
         )
 
 
-def _bcc() -> ModuleType:
+def _bcc() -> Any:
     try:
         import bcc  # noqa: PLC0415 - Debian's package, absent from most development machines
     except ImportError as error:

@@ -90,7 +90,9 @@ def _executable(value: str, proc: Path) -> Executable:
     if not path.exists():
         running = next((exe for _, exe in running_executables(proc) if exe.name == value), None)
         if running is None:
-            raise ConfigError(f"exe:{value}: no such file, command or running program", hint="name the executable's path")
+            raise ConfigError(
+                f"exe:{value}: no such file, command or running program", hint="name the executable's path"
+            )
         path = running
     return Executable.of(path.resolve())
 

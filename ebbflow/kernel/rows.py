@@ -1,0 +1,47 @@
+"""From ring records to rows: one gather for all of them, none looked at alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ebbflow.kernel.layout import Layout
+from ebbflow.kernel.ring import Chunk
+
+_WORD = 8
+
+
+@dataclass(slots=True)
+class Drained:
+    """What one read of the ring holds.
+
+    Attributes:
+        rows: structured array, shape (n,).
+        starts, ends: int64, shape (n,): where each row's payload is in `data`.
+        invalid: records too short for a row, or whose payload is not as long as the row says.
+    """
+
+    data: bytes
+    rows: np.ndarray[tuple[int], np.dtype[np.void]]
+    starts: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ends: np.ndarray[tuple[int], np.dtype[np.int64]]
+    invalid: int
+
+
+def rows_of(chunk: Chunk, layout: Layout) -> Drained:
+    """Read a row from the front of every record; the row's `captured` says how many bytes of payload follow.
+
+    The layout's size must be a multiple of 8, as the ring's positions are.
+    """
+    words_per_row = layout.size // _WORD
+    fits = chunk.lengths >= layout.size
+    offsets = chunk.offsets[fits]
+    words = np.frombuffer(chunk.data, np.uint64, count=len(chunk.data) // _WORD)
+    gathered = words[(offsets // _WORD)[:, None] + np.arange(words_per_row)]
+    rows = gathered.reshape(-1).view(layout.dtype)
+    sound = rows["captured"] + layout.size == chunk.lengths[fits]
+    if not sound.all():
+        rows, offsets = rows[sound], offsets[sound]
+    starts = offsets + layout.size
+    return Drained(chunk.data, rows, starts, starts + rows["captured"], len(chunk.lengths) - len(rows))
