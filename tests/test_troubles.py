@@ -13,7 +13,7 @@ def lines() -> list[str]:
 def troubles(lines) -> Troubles:
     return Troubles(
         warn=lambda event, **fields: lines.append(f"{event} [{fields['code']}] {fields['hint']}"),
-        inform=lambda event: lines.append(event),
+        inform=lines.append,
     )
 
 
