@@ -90,7 +90,7 @@ CATALOGUE: tuple[Topic, ...] = (
     Topic(
         CHECKPOINTS,
         key="processor, topic, partition",
-        value="processor state (msgpack, zstd)",
+        value="next offset and processor state (zstd)",
         writer="ebbflow/stream",
         readers="ebbflow/stream",
         sensitivity="high: pieces of payload held for reassembly",

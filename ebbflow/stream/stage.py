@@ -1,0 +1,386 @@
+"""One processor on all partitions it is given: what is done in which order, so that nothing is lost. No Faust here.
+
+Everything runs in one task at a time (a lock): a record is processed and its outputs handed over; when a checkpoint is
+due, outputs are settled, checkpoints written and settled, inputs acknowledged. `ebbflow/stream/__init__.py` has the
+rule behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ebbflow import dead_letters
+from ebbflow.component import DeadLetter, Output, Processor, Record
+from ebbflow.config import Config
+from ebbflow.errors import EbbflowError, InternalError, StreamInvalid, ValidationError
+from ebbflow.stream import checkpoint as checkpoints
+from ebbflow.stream.checkpoint import Checkpoint, Pace
+from ebbflow.stream.metrics import StreamMetrics
+from ebbflow.stream.outbox import Connect, Outbox
+from ebbflow.stream.partition import Partition
+from ebbflow.stream.recovery import History, Recovery, TopicPartition
+from ebbflow.telemetry import logger
+from ebbflow.topics import DEAD_LETTERS
+from ebbflow.troubles import Troubles
+
+log = logger(__name__)
+
+T = TypeVar("T")
+# Others wait for a rebalance as long as the slowest member; Faust gives up its membership after 15 s.
+_REVOKE_S = 3.0
+_RETRY_S = 0.5
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A partition with the acknowledgements that wait for its next checkpoint."""
+
+    partition: Partition
+    acks: list[Callable[[], object]] = field(default_factory=list)
+    waiting_since_s: float = 0.0
+    is_oversized: bool = False
+
+    def acknowledge(self) -> None:
+        for ack in self.acks:
+            ack()
+        self.acks.clear()
+
+
+class _Abandoned(Exception):  # noqa: N818 - not an error: the work is no longer ours
+    """The stage is stopping, or the partition has gone elsewhere."""
+
+
+class Stage:
+    """Consumes records, in order within a partition, each with the call that acknowledges it.
+
+    Args:
+        connect: makes a started producer.
+        history: reads what is in Kafka already.
+        highwater: the offset after the last record of a partition, None when unknown; for the lag.
+        on_failure: hears of the error that ends this stage.
+    """
+
+    def __init__(
+        self,
+        processor: type[Processor],
+        config: Config,
+        *,
+        connect: Connect,
+        history: History,
+        metrics: StreamMetrics,
+        troubles: Troubles,
+        on_failure: Callable[[EbbflowError], None] = lambda _: None,
+        highwater: Callable[[str, int], int | None] = lambda _topic, _partition: None,
+        clock_s: Callable[[], float] = time.monotonic,
+        clock_unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.name = processor.name
+        self.failure: EbbflowError | None = None
+        self.highwater = highwater
+        self._config = config
+        self._history = history
+        self._recovery = Recovery(processor, config, history=history, metrics=metrics, clock_unix_ns=clock_unix_ns)
+        self._metrics = metrics
+        self._troubles = troubles
+        self._on_failure = on_failure
+        self._clock_s = clock_s
+        self._clock_unix_ns = clock_unix_ns
+        self._outbox = Outbox(connect, on_refused=self._refused, report=self._report)
+        self._pace = Pace(config.stream.checkpoint_interval_s, clock_s())
+        self._lock = asyncio.Lock()
+        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._epoch = 0
+        self._halted = False
+
+    # What Faust calls.
+
+    async def consume(self, record: Record, ack: Callable[[], object]) -> None:
+        """Take the next record. Never raises but when cancelled; a failure ends the stage and is told."""
+        try:
+            async with self._lock:
+                self._check()
+                await self._consume(record, ack)
+        except _Abandoned:
+            return
+        except EbbflowError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - must not reach Faust, which would acknowledge the record
+            self._fail(_unexpected(f"{self.name} on {record.topic}/{record.partition}/{record.offset}", error))
+
+    async def beat(self) -> None:
+        """Called all the time: write checkpoints when no record comes that would."""
+        if self._lock.locked() or self._halted or not any(lane.acks for lane in self._lanes.values()):
+            return
+        try:
+            async with self._lock:
+                if self._pace.is_due(self._clock_s()):
+                    await self._settle()
+        except EbbflowError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a processor's snapshot may raise anything
+            self._fail(_unexpected(f"{self.name}: checkpoint", error))
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """These partitions are ours from now on, and no others; their state is read when their first record comes."""
+        self._drop()
+        self._assigned = frozenset(partitions)
+
+    async def revoke(self) -> None:
+        """All partitions are about to go: leave them so that their next owner repeats nothing."""
+        self._assigned = frozenset()
+        await self._settle_within(_REVOKE_S)
+        self._drop()
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Take nothing more, finish what is in hand. Returns whether everything was written in that time."""
+        self._halted = True
+        finished = await self._settle_within(timeout_s)
+        self._drop()
+        return finished
+
+    async def close(self) -> None:
+        await self._outbox.close()
+
+    def problems(self) -> list[str]:
+        """For readiness."""
+        found = [f"{self.name}: {self.failure}"] if self.failure else []
+        now_s, limit_s = self._clock_s(), self._config.stream.stall_s
+        for (topic, number), lane in self._lanes.items():
+            if lane.acks and now_s - lane.waiting_since_s > limit_s:
+                waits_s = now_s - lane.waiting_since_s
+                found.append(f"{self.name}: {topic}/{number}: {len(lane.acks)} records uncommitted for {waits_s:.0f} s")
+            if lane.is_oversized:
+                found.append(f"{self.name}: {topic}/{number}: the state is too large for a checkpoint")
+        return found
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        for (topic, number), lane in self._lanes.items():
+            labels = (self.name, topic, str(number))
+            end = self.highwater(topic, number)
+            if end is not None:
+                self._metrics.lag.labels(*labels).set(max(0, end - lane.partition.next_offset))
+            age_s = self._clock_s() - lane.waiting_since_s if lane.acks else 0.0
+            self._metrics.checkpoint_age.labels(*labels).set(age_s)
+            for name, value in lane.partition.processor.gauges().items():
+                self._metrics.state.labels(*labels, name).set(value)
+
+    # One record.
+
+    async def _consume(self, record: Record, ack: Callable[[], object]) -> None:
+        lane = await self._lane(record)
+        if record.offset > lane.partition.next_offset:
+            await self._catch_up(lane, record.offset)
+        if record.offset >= lane.partition.next_offset:
+            await self._advance(lane, record)
+        else:
+            self._metrics.skipped.labels(self.name).inc()
+        if not lane.acks:
+            lane.waiting_since_s = self._clock_s()
+        lane.acks.append(ack)
+        if self._pace.is_due(self._clock_s()):
+            await self._settle()
+
+    async def _advance(self, lane: _Lane, record: Record) -> None:
+        try:
+            with self._metrics.process_seconds.labels(self.name).time():
+                step = lane.partition.step(record)
+        except ValidationError as error:
+            await self._refuse(lane, record, error)
+            return
+        except Exception as error:  # noqa: BLE001 - a processor may raise anything
+            await self._rebuild(lane, record, error)
+            await self._refuse(lane, record, error)
+            await self._settle()
+            return
+        self._outbox.add(step.outputs)
+        self._metrics.stepped(self.name, step)
+        await self._outbox.send()
+        if self._outbox.is_full:
+            await self._outbox.settle()
+
+    async def _refuse(self, lane: _Lane, record: Record, error: Exception) -> None:
+        """The record becomes a dead letter, unless too many did."""
+        if lane.partition.breaker.would_open():
+            await self._settle()
+            raise StreamInvalid(
+                f"{self.name} stopped at {record.topic}/{record.partition}/{record.offset}: more than "
+                f"{self._config.stream.bad_share:.0%} of the last {self._config.stream.bad_window} records are bad; "
+                f"this one: {error}",
+                hint="look at them with `ebbflow dlq`; mend producer or processor and start again: this record was not "
+                "passed over. To give up such records, start with --set stream.bad_share=1",
+            )
+        step = lane.partition.refuse(record, error)
+        self._outbox.add(step.outputs)
+        self._metrics.stepped(self.name, step)
+        await self._outbox.send()
+
+    # State.
+
+    async def _lane(self, record: Record) -> _Lane:
+        tp = (record.topic, record.partition)
+        if tp not in self._assigned:
+            raise _Abandoned
+        lane = self._lanes.get(tp)
+        if lane is None:
+            epoch = self._epoch
+            partition = await self._persist(lambda: self._recovery.open(record, self._assigned))
+            self._check(epoch)
+            lane = self._lanes[tp] = _Lane(partition)
+        if lane.partition.is_foreign(record):
+            log.warning("topic was created anew: its state is dropped", processor=self.name, topic=record.topic)
+            self._metrics.checkpoint_failures.labels(self.name, "foreign").inc()
+            lane.partition = self._recovery.fresh(record)
+        return lane
+
+    async def _catch_up(self, lane: _Lane, stop: int) -> None:
+        """Process what lies between the state and `stop`: the committed offset is ahead of the checkpoint."""
+        partition, epoch = lane.partition, self._epoch
+
+        async def process() -> None:
+            async for record in self._history.read(partition.topic, partition.number, lane.partition.next_offset, stop):
+                self._check(epoch)
+                self._count_missing(lane, record.offset)
+                await self._advance(lane, record)
+
+        await self._persist(process)
+        self._count_missing(lane, stop)
+
+    def _count_missing(self, lane: _Lane, offset: int) -> None:
+        missing = offset - lane.partition.next_offset
+        if missing > 0:
+            self._metrics.missing.labels(self.name).inc(missing)
+            log.warning("records are gone from Kafka", processor=self.name, topic=lane.partition.topic, count=missing)
+            lane.partition.next_offset = offset
+
+    async def _rebuild(self, lane: _Lane, record: Record, error: Exception) -> None:
+        """State as before `record`, on which the processor failed: the last checkpoint and the records since.
+
+        What those gave is in Kafka already, so it is not sent again.
+        """
+        log.error(
+            "processor failed: the record becomes a dead letter, the state is built again",
+            processor=self.name,
+            record=f"{record.topic}/{record.partition}/{record.offset}",
+            exc_info=error,
+        )
+        self._metrics.rebuilt.labels(self.name).inc()
+        await self._outbox.settle()
+        lane.partition = await self._persist(lambda: self._recovery.replay(lane.partition.saved, record))
+
+    # Checkpoints.
+
+    async def _settle(self) -> None:
+        """Outputs, then checkpoints, then acknowledgements; each only when Kafka has the one before."""
+        await self._outbox.settle()
+        began_s = self._clock_s()
+        written = [(lane, written) for lane in self._lanes.values() if (written := self._write(lane)) is not None]
+        await self._outbox.settle()
+        for lane, checkpoint in written:
+            lane.partition.saved = checkpoint
+        for lane in self._lanes.values():
+            if not lane.is_oversized:
+                lane.acknowledge()
+        ended_s = self._clock_s()
+        if written:
+            self._pace.wrote(began_s, ended_s)
+            self._metrics.checkpoint_seconds.labels(self.name).observe(ended_s - began_s)
+
+    def _write(self, lane: _Lane) -> Checkpoint | None:
+        partition = lane.partition
+        if not partition.is_dirty:
+            return None
+        found = partition.checkpoint()
+        output = checkpoints.to_output(self.name, partition.topic, partition.number, found)
+        size_bytes = len(output.value)
+        self._metrics.checkpoint_bytes.labels(self.name, partition.topic, str(partition.number)).set(size_bytes)
+        if size_bytes > checkpoints.MAX_BYTES:
+            self._oversized(lane, size_bytes)
+            return None
+        lane.is_oversized = False
+        self._outbox.add([output])
+        return found
+
+    def _oversized(self, lane: _Lane, size_bytes: int) -> None:
+        """Keep the old checkpoint and commit nothing: after a crash more is repeated, but nothing is lost."""
+        self._metrics.checkpoint_failures.labels(self.name, "size").inc()
+        if not lane.is_oversized:
+            log.error(
+                "state is too large for a checkpoint: nothing is committed until it shrinks",
+                processor=self.name,
+                partition=f"{lane.partition.topic}/{lane.partition.number}",
+                bytes=size_bytes,
+                limit_bytes=checkpoints.MAX_BYTES,
+                hint="lower the processor's limits (requests.max_connections, requests.max_pending_bytes)",
+            )
+        lane.is_oversized = True
+
+    async def _settle_within(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s), self._lock:
+                await self._settle()
+        except TimeoutError:
+            log.warning("left without a last checkpoint; work since the one before is repeated", processor=self.name)
+            return False
+        except Exception as error:  # noqa: BLE001 - leaving must go on whatever happens
+            log.warning("left without a last checkpoint", processor=self.name, error=str(error))
+            return False
+        return True
+
+    # Trouble.
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat what fails because Kafka is away."""
+        epoch = self._epoch
+        while True:
+            self._check(epoch)
+            try:
+                result = await attempt()
+            except EbbflowError as error:
+                if not error.retriable:
+                    raise
+                self._report(error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._report(None)
+                return result
+
+    def _check(self, epoch: int | None = None) -> None:
+        if self._halted or epoch not in {None, self._epoch}:
+            raise _Abandoned
+
+    def _drop(self) -> None:
+        for (topic, number), lane in self._lanes.items():
+            self._metrics.forget(self.name, topic, number, lane.partition.processor.gauges())
+        self._lanes = {}
+        self._recovery.forget()
+        self._epoch += 1
+
+    def _fail(self, error: EbbflowError) -> None:
+        self._halted = True
+        self.failure = error
+        self._on_failure(error)
+
+    def _report(self, error: EbbflowError | None) -> None:
+        self._troubles.report("kafka", self.name, error)
+
+    def _refused(self, output: Output, error: EbbflowError) -> list[Output]:
+        """An output that is too large for its topic becomes a dead letter; a dead letter that is, is only counted."""
+        self._metrics.refused.labels(self.name).inc()
+        log.error("Kafka refused an output", processor=self.name, topic=output.topic, error=str(error), hint=error.hint)
+        if output.topic == DEAD_LETTERS:
+            return []
+        self._metrics.dead_letters.labels(self.name, error.code).inc()
+        record = Record(output.topic, -1, -1, -1, output.key, output.value, output.headers)
+        letter = DeadLetter(error.code, f"output refused: {error}", output.value)
+        return [dead_letters.to_output(record, letter, stage=self.name, time_unix_ns=self._clock_unix_ns())]
+
+
+def _unexpected(where: str, error: Exception) -> InternalError:
+    log.error("unexpected exception", where=where, exc_info=error)
+    return InternalError(f"{where}: {type(error).__name__}: {error}", hint="report it; run with --set log.level=debug")
