@@ -13,35 +13,53 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from ebbflow.errors import ConfigError
 
 ENV_PREFIX = "EBBFLOW_"
 # Set by the process manager and by tests for child processes; not settings.
 ENV_NOT_SETTINGS = frozenset({"EBBFLOW_CONFIG", "EBBFLOW_COMPONENT"})
-Port = Annotated[int, Field(ge=1, le=65535)]
+_LAST_PORT = 65535
+_MASK = "********"
+Port = Annotated[int, Field(ge=1, le=_LAST_PORT)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class KafkaConfig(Section):
     bootstrap: str = Field("127.0.0.1:19092", description="host:port of one or more brokers, separated by commas")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    sasl_username: str = ""
-    sasl_password: str = Field("", json_schema_extra={"secret": True})
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    sasl_username: str = Field("", description="user for SASL")
+    sasl_password: str = Field("", description="password for SASL", json_schema_extra={"secret": True})
+    ssl_cafile: Path | None = Field(None, description="CA bundle that signs the brokers' certificates")
+    ssl_certfile: Path | None = Field(None, description="our certificate, where brokers ask for one")
+    ssl_keyfile: Path | None = Field(None, description="its key")
     partitions: int = Field(4, ge=1, description="partitions of topics that are created")
-    replication_factor: int = Field(1, ge=1)
+    replication_factor: int = Field(1, ge=1, description="copies of each partition of topics that are created")
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _check_bootstrap(cls, value: str) -> str:
+        for broker in value.split(","):
+            host, _, port = broker.strip().rpartition(":")
+            if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= _LAST_PORT:
+                raise ValueError("Input should be host:port, several separated by commas")
+        return value
 
 
 class CaptureConfig(Section):
@@ -51,6 +69,13 @@ class CaptureConfig(Section):
     ring_bytes: int = Field(64 << 20, ge=4096, description="ring buffer between kernel and producer; a power of two")
     max_connections: int = Field(65536, ge=64, description="connections tracked in the kernel")
     exclude_ports: list[Port] = Field(default_factory=list, description="never captured; Kafka's and OTLP's are added")
+
+    @field_validator("ring_bytes")
+    @classmethod
+    def _check_power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("Input should be a power of two")
+        return value
 
 
 class RedactionConfig(Section):
@@ -83,35 +108,39 @@ class StreamConfig(Section):
 class OtlpConfig(Section):
     endpoint: str = Field("", description="base URL of an OTLP backend; empty: the embedded store")
     traces_endpoint: str = Field("", description="full URL for traces, used as given")
-    protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
-    headers: dict[str, str] = Field(default_factory=dict, json_schema_extra={"secret": True})
-    compression: Literal["gzip", "none"] = "gzip"
-    timeout_s: float = Field(10.0, gt=0)
+    protocol: Literal["http/protobuf", "grpc"] = Field("http/protobuf", description="http/protobuf or grpc")
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="sent with every request, such as a token", json_schema_extra={"secret": True}
+    )
+    compression: Literal["gzip", "none"] = Field("gzip", description="gzip or none")
+    timeout_s: float = Field(10.0, gt=0, description="of one request")
     batch_bytes: int = Field(3_500_000, ge=10_000, le=64 << 20, description="largest request before compression")
     certificate: Path | None = Field(None, description="CA bundle that signs the backend's certificate")
-    client_certificate: Path | None = None
-    client_key: Path | None = None
+    client_certificate: Path | None = Field(None, description="our certificate, where the backend asks for one")
+    client_key: Path | None = Field(None, description="its key")
     insecure: bool = Field(False, description="gRPC without TLS for a host without a scheme")
 
 
 class StoreConfig(Section):
-    host: str = "127.0.0.1"
-    port: Port = 14318
+    host: str = Field("127.0.0.1", description="where the embedded store listens")
+    port: Port = Field(14318, description="OTLP/HTTP port of the embedded store")
     path: Path = Field(Path(".run/store.duckdb"), description="database file")
     retention_s: float = Field(86_400.0, gt=0, description="spans older than this are deleted")
     max_bytes: int = Field(2 << 30, ge=1 << 20, description="oldest spans are deleted when the file is larger")
 
 
 class HealthConfig(Section):
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="where /metrics and health are served")
     producer_port: int = Field(0, ge=0, le=65535, description="/metrics and health of the producer; 0: none")
-    processor_port: int = Field(0, ge=0, le=65535)
-    sink_port: int = Field(0, ge=0, le=65535)
+    processor_port: int = Field(0, ge=0, le=65535, description="of the processors; 0: none")
+    sink_port: int = Field(0, ge=0, le=65535, description="of the sinks; 0: none")
 
 
 class LogConfig(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="console, json, or auto: console on a terminal"
+    )
 
 
 class Config(Section):
@@ -137,6 +166,13 @@ class Setting:
     description: str
     secret: bool
 
+    @property
+    def shown(self) -> Any:
+        """The value for people's eyes: a secret that is set shows only that it is."""
+        if not self.secret or not self.value:
+            return self.value
+        return dict.fromkeys(self.value, _MASK) if isinstance(self.value, dict) else _MASK
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -144,19 +180,27 @@ class Loaded:
     origins: Mapping[str, str]
 
     def settings(self) -> Iterator[Setting]:
-        for section, body in Config.model_fields.items():
-            model = body.annotation
-            assert model is not None and issubclass(model, Section)  # noqa: S101, PT018 - the tree has two levels
-            for name, field in model.model_fields.items():
-                key = f"{section}.{name}"
-                extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-                yield Setting(
-                    key,
-                    getattr(getattr(self.config, section), name),
-                    self.origins.get(key, "default"),
-                    field.description or "",
-                    bool(extra.get("secret")),
-                )
+        """Every setting, in the order of the tree."""
+        for key, field in _fields().items():
+            section, _, name = key.partition(".")
+            yield Setting(
+                key,
+                getattr(getattr(self.config, section), name),
+                self.origins.get(key, "default"),
+                field.description or "",
+                _is_secret(field),
+            )
+
+
+@cache
+def _fields() -> dict[str, FieldInfo]:
+    """Dotted key to field. The tree has two levels, sections and settings."""
+    sections = ((name, getattr(Config(), name)) for name in Config.model_fields)
+    return {f"{name}.{key}": field for name, section in sections for key, field in type(section).model_fields.items()}
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
 
 
 def load(
@@ -179,28 +223,30 @@ def load(
     merged: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
     for origin, key, value in [*_from_file(path, environ), *_from_environment(environ), *_from_flags(flags or {})]:
+        _check_known(key, origin)
         section, _, name = key.partition(".")
-        _check_known(section, name, origin)
         merged.setdefault(section, {})[name] = value
         origins[key] = origin
     try:
         return Loaded(Config.model_validate(merged), origins)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2])
-        where = origins.get(key, "default")
-        raise ConfigError(
-            f"{key} from {where}: {first['msg']} (it is {first['input']!r})",
-            hint="run `ebbflow config` to see every key with its meaning",
-        ) from None
+        raise _explain(error.errors()[0], origins) from None
 
 
-def _check_known(section: str, name: str, origin: str) -> None:
-    known = [f"{s}.{n}" for s, f in Config.model_fields.items() for n in f.annotation.model_fields]  # type: ignore[union-attr]
-    key = f"{section}.{name}"
-    if key not in known:
-        near = get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "run `ebbflow config` to see every key"
+def _explain(error: ErrorDetails, origins: Mapping[str, str]) -> ConfigError:
+    key = ".".join(str(part) for part in error["loc"][:2])
+    message = error["msg"].removeprefix("Value error, ")
+    value = "" if _is_secret(_fields()[key]) else f" (it is {error['input']!r})"
+    return ConfigError(
+        f"{key} from {origins.get(key, 'default')}: {message}{value}",
+        hint="see docs/configuration.md for every key with its meaning",
+    )
+
+
+def _check_known(key: str, origin: str) -> None:
+    if key not in _fields():
+        near = get_close_matches(key, _fields(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "see docs/configuration.md for every key"
         raise ConfigError(f"{key} from {origin}: there is no such setting", hint=hint)
 
 
@@ -228,29 +274,30 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
     for variable in sorted(environ):
         if not variable.startswith(ENV_PREFIX) or variable in ENV_NOT_SETTINGS:
             continue
-        section, _, name = variable.removeprefix(ENV_PREFIX).lower().partition("__")
-        yield variable, f"{section}.{name}", _parse_text(section, name, environ[variable])
+        key = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
+        yield variable, key, _parse_text(key, environ[variable])
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for key, value in flags.items():
         if value is not None:
-            yield "command line", key, value
+            yield "command line", key, _parse_text(key, value) if isinstance(value, str) else value
 
 
-def _parse_text(section: str, name: str, text: str) -> Any:
+def _parse_text(key: str, text: str) -> Any:
     """Lists and maps from text: JSON, or `a,b` and `k=v,k=v`; everything else is for pydantic to convert."""
-    model = Config.model_fields[section].annotation if section in Config.model_fields else None
-    field = model.model_fields.get(name) if model is not None else None  # type: ignore[attr-defined]
-    origin = getattr(field.annotation, "__origin__", None) if field is not None else None
-    if origin not in {list, dict}:
+    field = _fields().get(key)
+    if field is None:
         return text
-    if text[:1] in "[{":
+    kind = get_origin(field.annotation)
+    if kind not in {list, dict}:
+        return None if text == "" and field.default is None else text
+    if text[:1] in {"[", "{"}:
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
             return text
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if origin is list:
+    if kind is list:
         return parts
-    return dict(part.split("=", 1) if "=" in part else (part, "") for part in parts)
+    return {name: value for name, _, value in (part.partition("=") for part in parts)}
