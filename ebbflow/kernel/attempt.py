@@ -117,7 +117,7 @@ def _burn() -> None:
 def _libc() -> str:
     """Path of the C library of this process."""
     maps = Path("/proc/self/maps").read_text("utf-8").splitlines()
-    return next(line.split()[-1] for line in maps if "/libc.so" in line or "/libc-" in line or "/ld-musl" in line)
+    return next(line.split()[5] for line in maps if "/libc.so" in line or "/libc-" in line or "/ld-musl" in line)
 
 
 def main(source: str, log: str, *names: str) -> None:
