@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ebbflow.doctor import Check
 
 EXIT_CANNOT_RUN = 1
-_SIGNS = {"ok": "[green]✓[/]", "note": "[yellow]•[/]", "fail": "[bold red]✗[/]"}
+_STYLES = {"ok": "green", "note": "yellow", "fail": "bold red"}
+_SIGNS = {"ok": "✓", "note": "•", "fail": "✗"}
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +66,7 @@ def as_object(checks: Sequence[Check]) -> dict[str, Any]:
 
 def show(checks: Sequence[Check], console: Console) -> None:
     """A table, then the hints unwrapped so that commands can be copied, then the verdict."""
-    console.print(_table(checks))
+    console.print(_table(checks, signs=console.encoding.startswith("utf")))
     for status, title in (("fail", "To mend"), ("note", "Could be better")):
         hints = _names_by_hint(check for check in checks if check.status == status)
         if hints:
@@ -85,18 +86,19 @@ def _names_by_hint(checks: Iterable[Check]) -> dict[str, list[str]]:
     return names
 
 
-def _table(checks: Sequence[Check]) -> RenderableType:
+def _table(checks: Sequence[Check], *, signs: bool) -> RenderableType:
+    """`signs` is False where the terminal cannot show them: then the status is written out."""
     from rich.table import Table  # noqa: PLC0415 - only here
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("check", no_wrap=True)
-    table.add_column("needed", no_wrap=True)
+    for heading in ("", "check", "needed"):
+        table.add_column(heading, no_wrap=True)
     table.add_column("found", overflow="fold")
     for check in checks:
-        style = {"ok": "", "note": "", "fail": "red"}[check.status]
-        table.add_row(_SIGNS[check.status], check.name, "yes" if check.needed else "", Text(check.value, style))
+        sign = Text(_SIGNS[check.status] if signs else str(check.status), _STYLES[check.status])
+        value = Text(check.value, "red" if check.status == "fail" else "")
+        table.add_row(sign, check.name, "yes" if check.needed else "", value)
     return table
 
 
@@ -112,7 +114,7 @@ def _verdict(checks: Sequence[Check]) -> str:
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - only here
 
-    # Signs need UTF-8; a terminal that cannot show them gets a replacement, not a traceback.
+    # What was found may hold letters that the terminal cannot show: a replacement, not a traceback.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     return Console()

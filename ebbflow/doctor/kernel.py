@@ -19,6 +19,8 @@ OLDEST_KERNEL = (5, 8)
 MACHINES = frozenset({"x86_64"})
 AS_ROOT = "run it as root: sudo make run"
 SETUP = "make setup"
+TRACEFS_PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+MOUNT_TRACEFS = "mount -t tracefs tracefs /sys/kernel/tracing"
 # linux/capability.h, by number.
 CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
@@ -59,11 +61,13 @@ def btf(path: Path = VMLINUX) -> Check:
 
 
 def tracefs(root: Path) -> Check:
+    """Mounted where BCC looks for it; elsewhere it is of no use."""
     places = [fields[1] for fields in _mounts(root) if fields[2] == "tracefs"]
-    if places:
-        return ok("tracefs", f"mounted at {places[0]}", needed=True)
-    command = "mount -t tracefs tracefs /sys/kernel/tracing"
-    return fail("tracefs", "not mounted", needed=True, hint=command)
+    for place in TRACEFS_PLACES:
+        if place in places:
+            return ok("tracefs", f"mounted at {place}", needed=True)
+    value = f"mounted at {places[0]} only" if places else "not mounted"
+    return fail("tracefs", value, needed=True, hint=MOUNT_TRACEFS)
 
 
 def lockdown(root: Path) -> Check:
@@ -175,8 +179,8 @@ def _program_hint(attempt: Attempt, effective: set[str]) -> str:
         return AS_ROOT
     if attempt.name == "kprobe":
         return "a kernel built with CONFIG_KPROBES=y has them; no part of ebbflow needs them"
-    if attempt.name == "tracepoint":
-        return "mount -t tracefs tracefs /sys/kernel/tracing"
+    if "/tracing/" in attempt.detail:
+        return MOUNT_TRACEFS
     return "see the reason above and docs/doctor.md"
 
 

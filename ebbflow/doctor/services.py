@@ -10,7 +10,7 @@ import httpx
 
 from ebbflow.config import KafkaConfig, OtlpConfig, StoreConfig
 from ebbflow.doctor.check import Check, fail, note, ok
-from ebbflow.errors import EbbflowError
+from ebbflow.errors import EbbflowError, NetworkError
 from ebbflow.kafka import check_reachable
 from ebbflow.tls import client_context
 
@@ -47,6 +47,8 @@ def kafka(config: KafkaConfig, timeout_s: float = TIMEOUT_S) -> Check:
         return note("kafka", value, needed=True, reachable=False)
     try:
         cluster = asyncio.run(check_reachable(config, timeout_s))
+    except NetworkError as error:
+        return fail("kafka", str(error), needed=True, hint=_KAFKA_HINT, reachable=False)
     except EbbflowError as error:
         return fail("kafka", str(error), needed=True, hint=error.hint, reachable=False)
     brokers = f"{len(cluster.brokers)} broker{'s' if len(cluster.brokers) != 1 else ''}"
@@ -95,3 +97,4 @@ def _otlp_port(endpoint: str, timeout_s: float) -> Check:
 
 
 _OTLP_HINT = "start the backend, or correct it: ebbflow --set otlp.endpoint=URL doctor"
+_KAFKA_HINT = "start it (one of your own: ebbflow kafka), or correct it: ebbflow --set kafka.bootstrap=HOST:PORT doctor"

@@ -83,6 +83,15 @@ def test_show_one_cure_for_several_findings_is_said_once():
     assert "The main job cannot run here: 2 needed checks fail." in text
 
 
+def test_show_terminal_without_utf8_gets_words():
+    raw = io.BytesIO()
+    output = io.TextIOWrapper(raw, encoding="ascii", errors="replace")
+    doctor.show(CHECKS, Console(file=output, width=80))
+    output.flush()
+    words = [line.split()[:2] for line in raw.getvalue().decode().splitlines()[1:5]]
+    assert words == [["ok", "kernel"], ["note", "headers"], ["note", "lockdown"], ["fail", "otlp"]]
+
+
 def test_show_values_are_not_markup():
     assert "[oops]" in shown(BLOCKING)
 

@@ -53,6 +53,12 @@ def test_tracefs_mounted_says_where(tmp_path):
     assert kernel.tracefs(tmp_path).value == "mounted at /sys/kernel/tracing"
 
 
+def test_tracefs_mounted_elsewhere_blocks(tmp_path):
+    put(tmp_path, "proc/self/mounts", "tracefs /srv/chroot/sys/kernel/tracing tracefs rw 0 0\n")
+    check = kernel.tracefs(tmp_path)
+    assert (check.blocks, check.value) == (True, "mounted at /srv/chroot/sys/kernel/tracing only")
+
+
 def test_tracefs_not_mounted_blocks_with_the_command(tmp_path):
     check = kernel.tracefs(tmp_path)
     assert (check.blocks, check.hint) == (True, "mount -t tracefs tracefs /sys/kernel/tracing")
@@ -173,7 +179,13 @@ def test_program_that_runs_is_ok():
         ("raw_tracepoint", "Operation not permitted", [], True, "run it as root: sudo make run"),
         ("ring_buffer", "BCC's Python module: No module named 'bcc'", [], True, "make setup"),
         ("ring_buffer", "no kernel headers to compile with", ALL, True, "make setup"),
-        ("tracepoint", "no such file", ALL, True, "mount -t tracefs tracefs /sys/kernel/tracing"),
+        (
+            "tracepoint",
+            "open(/sys/kernel/tracing/x): No such file",
+            ALL,
+            True,
+            "mount -t tracefs tracefs /sys/kernel/tracing",
+        ),
         ("uprobe", "crashed with SIGSEGV", ALL, False, "see the reason above and docs/doctor.md"),
     ],
 )

@@ -79,11 +79,18 @@ def test_kafka_port_with_something_else_blocks(listener):
 
 def test_kafka_elsewhere_that_does_not_answer_blocks(monkeypatch):
     async def refuse(config, timeout_s):
-        raise NetworkError("Kafka: no broker answers", hint="start it")
+        raise NetworkError("Kafka: no broker answers", hint="run `ebbflow doctor`")
 
     monkeypatch.setattr(services, "check_reachable", refuse)
     check = services.kafka(KafkaConfig(bootstrap="kafka.example:9092"))
-    assert (check.blocks, check.value, check.hint) == (True, "Kafka: no broker answers", "start it")
+    assert (check.blocks, check.value) == (True, "Kafka: no broker answers")
+    assert "kafka.bootstrap" in check.hint
+
+
+def test_kafka_settings_that_cannot_be_used_keep_their_hint(tmp_path):
+    config = KafkaConfig(bootstrap="kafka.example:9092", security_protocol="SSL", ssl_cafile=tmp_path / "ca.pem")
+    check = services.kafka(config)
+    assert (check.blocks, check.hint) == (True, "name readable PEM files in [kafka]")
 
 
 def test_kafka_that_answers_is_counted(monkeypatch):
