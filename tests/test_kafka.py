@@ -2,6 +2,8 @@ import logging
 import socket
 import ssl
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -113,6 +115,106 @@ def test_differences_name_partitions_and_settings():
         "partitions is 4, should be 1",
         "retention.ms is 5, should be 604800000",
     ]
+
+
+class FakeAdmin:
+    """A cluster with the topics in `there` (name to partitions); leaders are there at the second look."""
+
+    there: ClassVar[dict[str, int]] = {}
+    refuses: ClassVar[dict[str, tuple[int, str]]] = {}
+    leaderless: ClassVar[bool] = False
+
+    def __init__(self, **_options) -> None:
+        self.looks = 0
+        self.closed = 0
+
+    async def start(self): ...
+
+    async def close(self): ...
+
+    async def describe_cluster(self):
+        return {"brokers": [{"host": "h", "port": 1}, {"host": "i", "port": 2}]}
+
+    async def list_topics(self):
+        return list(self.there)
+
+    async def create_topics(self, new, timeout_ms):
+        del timeout_ms
+        errors = [(t.name, *self._create(t)) for t in new]
+        return SimpleNamespace(topic_errors=errors)
+
+    def _create(self, new):
+        if new.name in self.refuses:
+            return self.refuses[new.name]
+        if new.name in self.there:
+            return (36, "exists")
+        self.there[new.name] = new.num_partitions
+        return (0, None)
+
+    async def describe_topics(self):
+        self.looks += 1
+        leader = -1 if self.leaderless or self.looks == 1 else 1
+        return [
+            {"topic": name, "error_code": 0, "partitions": [{"leader": leader}] * count}
+            for name, count in {**self.there, "foreign": 1}.items()
+        ]
+
+    async def describe_configs(self, resources):
+        entries = {resource.name: topic(resource.name).settings() for resource in resources}
+        return [SimpleNamespace(resources=[(0, None, 2, name, list(pairs.items()))]) for name, pairs in entries.items()]
+
+
+@pytest.fixture
+def fake_admin(monkeypatch):
+    made = type("Admin", (FakeAdmin,), {"there": {}, "refuses": {}, "leaderless": False})
+    monkeypatch.setattr(our_kafka, "AIOKafkaAdminClient", made)
+    monkeypatch.setattr(our_kafka, "_LEADER_POLL_S", 0)
+    return made
+
+
+async def test_check_reachable_tells_brokers_and_topics(fake_admin):
+    fake_admin.there = {"a": 1}
+    assert await our_kafka.check_reachable(KafkaConfig()) == our_kafka.Cluster(("h:1", "i:2"), frozenset({"a"}))
+
+
+async def test_create_topics_creates_what_is_missing_and_compares_the_rest(fake_admin):
+    fake_admin.there = {"otlp_spans": 2}
+    states = await our_kafka.create_topics(KafkaConfig())
+    assert [state.name for state in states] == [entry.name for entry in CATALOGUE]
+    assert {state.name: state.problems for state in states if not state.created} == {
+        "otlp_spans": ("partitions is 2, should be 4",)
+    }
+    assert fake_admin.there["ebbflow.raw.sockets"] == 4
+
+
+async def test_create_topics_all_new_asks_for_no_settings(fake_admin):
+    states = await our_kafka.create_topics(KafkaConfig(), [topic("otlp_spans")])
+    assert states == [our_kafka.TopicState("otlp_spans", True, 4)]
+
+
+async def test_create_topics_refusal_names_topic_and_reason(fake_admin):
+    fake_admin.refuses = {"otlp_spans": (38, "replication factor 3 of 1 brokers")}
+    with pytest.raises(ConfigError, match=r"create topic otlp_spans: replication factor 3 of 1 brokers"):
+        await our_kafka.create_topics(KafkaConfig(), [topic("otlp_spans")])
+
+
+async def test_create_topics_without_leaders_gives_up_in_time(fake_admin):
+    fake_admin.leaderless = True
+    with pytest.raises(NetworkError, match=r"without a leader after 0\.05 s: otlp_spans"):
+        await our_kafka.create_topics(KafkaConfig(), [topic("otlp_spans")], timeout_s=0.05)
+
+
+async def test_make_producer_is_idempotent_and_waits_for_all_replicas():
+    producer = our_kafka.make_producer(KafkaConfig(), linger_ms=5)
+    assert producer._sender._acks == -1
+    assert producer._txn_manager is not None
+    await producer.stop()
+
+
+async def test_make_consumer_commits_only_when_told():
+    consumer = our_kafka.make_consumer(KafkaConfig(), group_id="g")
+    assert (consumer._enable_auto_commit, consumer._auto_offset_reset) == (False, "earliest")
+    await consumer.stop()
 
 
 @pytest.mark.kafka

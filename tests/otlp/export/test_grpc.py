@@ -4,6 +4,8 @@ from random import Random
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from ebbflow.config import Config, OtlpConfig
@@ -182,10 +184,8 @@ def test_read_retry_info_unreadable_or_absent_is_none(value):
 
 
 def test_read_retry_info_absurd_delay_is_capped():
-    from google.rpc.error_details_pb2 import RetryInfo
-    from google.rpc.status_pb2 import Status
-
     status = Status()
+    status.details.add().Pack(Status())  # some other detail first
     status.details.add().Pack(RetryInfo(retry_delay={"seconds": 10**9}))
     error = judge(grpc.StatusCode.UNAVAILABLE, "", [("grpc-status-details-bin", status.SerializeToString())], "b")
     assert isinstance(error, RateLimited)
