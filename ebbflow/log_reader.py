@@ -20,7 +20,8 @@ class Consumer(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    def partitions_for_topic(self, topic: str) -> set[int] | None: ...
+    def subscribe(self, topics: Sequence[str]) -> None: ...
+    def assignment(self) -> frozenset[TopicPartition]: ...
     def assign(self, partitions: Sequence[TopicPartition]) -> None: ...
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
     async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]: ...
@@ -37,13 +38,14 @@ async def read_topic(make: Callable[[], Consumer], topic: str) -> AsyncIterator[
     """
     with translated(f"read {topic}"):
         consumer = make()
+        # Outside a group, all partitions; without this aiokafka does not learn which there are.
+        consumer.subscribe([topic])
         try:
             await consumer.start()
-            tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-            async for record in _read(consumer, tps, {}, {}):
+            async for record in _read(consumer, sorted(consumer.assignment()), {}, {}):
                 yield record
         finally:
-            await consumer.stop()
+            await _stop(consumer)
 
 
 async def read_range(
@@ -58,11 +60,22 @@ async def read_range(
         consumer = make()
         try:
             await consumer.start()
+            consumer.assign([partition])
             async for record in _read(consumer, [partition], {partition: start}, {partition: stop}):
                 if start <= record.offset < stop:
                     yield record
         finally:
-            await consumer.stop()
+            await _stop(consumer)
+
+
+async def _stop(consumer: Consumer) -> None:
+    """Cancellation of aiokafka's own tasks escapes from here; it must not end ours."""
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 async def _read(
@@ -74,7 +87,6 @@ async def _read(
     """Positions decide on the end, not records: compaction and transaction markers leave holes."""
     if not tps:
         return
-    consumer.assign(tps)
     begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
     targets = {tp: min(ends[tp], stops.get(tp, ends[tp])) for tp in tps}
     for tp in tps:

@@ -4,12 +4,14 @@
                               |                                        |
                               +---- checkpoint (after outputs) --------+
 
-    worker       the only file that knows Faust: one app a processor, the process around them
+    worker       the process: signals, health, waiting for Kafka
+    runner       the only file that knows Faust: one app a processor
     stage        one processor on all its partitions: order of outputs, checkpoints and acknowledgements
     partition    one input partition: the processor's instance, its state, what is bad
     recovery     partitions from checkpoints, and from records that are read again
     outbox       outputs until Kafka has them
     checkpoint   state on the compacted topic
+    history      Kafka read outside the consumer group
     metrics      what is counted
     memory       Kafka in memory, for tests and offline runs
 

@@ -113,7 +113,7 @@ class Outbox:
                     self._producer = await self._connect()
                 output = entry.output
                 entry.future = asyncio.ensure_future(
-                    await self._producer.send(output.topic, output.value, key=output.key, headers=output.headers)
+                    await self._producer.send(output.topic, output.value, key=output.key, headers=list(output.headers))
                 )
             except Exception as foreign:  # noqa: BLE001 - translated; an unknown one is raised by `settle`
                 error = _as_ours(foreign, entry.output)
