@@ -23,6 +23,7 @@ from ebbflow.v1 import raw_pb2
 
 SCHEMA_VERSION = 1
 _ENDS = np.dtype("<u4")
+_UUID_BYTES = 16
 
 
 @dataclass(slots=True)
@@ -86,33 +87,47 @@ def decode(value: bytes, layout: Layout) -> Batch:
         envelope = raw_pb2.RawBatch.FromString(value)
     except DecodeError as error:
         raise BatchInvalid(f"not a RawBatch: {error}") from None
-    if envelope.schema_version != SCHEMA_VERSION:
-        raise BatchInvalid(
-            f"schema version {envelope.schema_version}, this reader knows {SCHEMA_VERSION}",
-            hint="run producer and processors of the same release",
-        )
-    if envelope.layout_hash != layout.hash:
-        raise BatchInvalid(
-            f"rows of layout {envelope.layout_hash:016x}, this reader knows {layout.name} {layout.hash:016x}",
-            hint="run producer and processors of the same release",
-        )
-    if len(envelope.rows) != envelope.row_count * layout.size:
-        raise BatchInvalid(f"{len(envelope.rows)} bytes of rows for {envelope.row_count} rows of {layout.size}")
-    if len(envelope.heap_ends) != envelope.row_count * _ENDS.itemsize:
-        raise BatchInvalid(f"{len(envelope.heap_ends)} bytes of heap ends for {envelope.row_count} rows")
-    if not envelope.host_id or len(envelope.boot_id) != 16:  # noqa: PLR2004 - a UUID
-        raise BatchInvalid("no host or boot id")
+    _check_versions(envelope, layout)
+    _check_sizes(envelope, layout)
+    _check_references(envelope)
     rows = np.frombuffer(envelope.rows, layout.dtype)
     ends = np.frombuffer(envelope.heap_ends, _ENDS)
     heap = envelope.heap
+    _check_ends(ends, heap)
+    for name in ("rows", "heap_ends", "heap"):
+        envelope.ClearField(name)
+    return Batch(envelope, rows, ends, heap)
+
+
+def _check_versions(envelope: raw_pb2.RawBatch, layout: Layout) -> None:
+    hint = "run producer and processors of the same release"
+    if envelope.schema_version != SCHEMA_VERSION:
+        raise BatchInvalid(f"schema version {envelope.schema_version}, this reader knows {SCHEMA_VERSION}", hint=hint)
+    if envelope.layout_hash != layout.hash:
+        known = f"{layout.name} {layout.hash:016x}"
+        raise BatchInvalid(f"rows of layout {envelope.layout_hash:016x}, this reader knows {known}", hint=hint)
+
+
+def _check_sizes(envelope: raw_pb2.RawBatch, layout: Layout) -> None:
+    count = envelope.row_count
+    if len(envelope.rows) != count * layout.size:
+        raise BatchInvalid(f"{len(envelope.rows)} bytes of rows for {count} rows of {layout.size}")
+    if len(envelope.heap_ends) != count * _ENDS.itemsize:
+        raise BatchInvalid(f"{len(envelope.heap_ends)} bytes of heap ends for {count} rows")
+    if not envelope.host_id or len(envelope.boot_id) != _UUID_BYTES:
+        raise BatchInvalid("no host or boot id")
+
+
+def _check_references(envelope: raw_pb2.RawBatch) -> None:
+    for connection in envelope.connections:
+        if connection.process >= len(envelope.processes):
+            raise BatchInvalid(
+                f"connection {connection.generation} of process {connection.process}, which is not there"
+            )
+
+
+def _check_ends(ends: np.ndarray[tuple[int], np.dtype[np.uint32]], heap: bytes) -> None:
     if len(ends) and (int(ends[-1]) != len(heap) or bool((ends[1:] < ends[:-1]).any())):
         raise BatchInvalid(f"payload ends do not rise to the heap's {len(heap)} bytes")
     if not len(ends) and heap:
         raise BatchInvalid(f"{len(heap)} bytes of heap without rows")
-    for connection in envelope.connections:
-        if connection.process >= len(envelope.processes):
-            raise BatchInvalid(f"connection {connection.generation} of process {connection.process}, which is not there")
-    envelope.ClearField("rows")
-    envelope.ClearField("heap_ends")
-    envelope.ClearField("heap")
-    return Batch(envelope, rows, ends, heap)

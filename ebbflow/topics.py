@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ebbflow.errors import ConfigError
+
 HOUR_MS = 3_600_000
 # A record is a batch; brokers refuse larger ones by default, and so does the Collector's Kafka receiver.
 MAX_RECORD_BYTES = 1_000_000
@@ -103,5 +105,12 @@ CATALOGUE: tuple[Topic, ...] = (
 
 
 def topic(name: str) -> Topic:
-    """The catalogue's entry of that name."""
-    return next(entry for entry in CATALOGUE if entry.name == name)
+    """The catalogue's entry of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for entry in CATALOGUE:
+        if entry.name == name:
+            return entry
+    raise ConfigError(f"there is no topic {name}", hint="`ebbflow topics` prints them all")
