@@ -40,11 +40,15 @@ def top(
         if value <= 0:
             raise ConfigError(f"--{name} must be longer than nothing", hint="for example 10s")
     watch = Watch(load_config(ctx).config.store, seconds["window"])
-    if not once and not plain and not as_json and sys.stdout.isatty():
+    if not once and not plain and not as_json and is_terminal():
         show_live(watch, seconds["interval"])
     else:
         write = write_json if as_json else write_lines
         print_looks(watch, seconds["interval"], write, looks=1 if once else None)
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 class Watch:

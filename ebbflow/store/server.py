@@ -147,7 +147,7 @@ def alive() -> Response:
 
 def create_app(store: Store) -> FastAPI:
     """The web application over a store's parts; it starts and closes them."""
-    app = FastAPI(title="ebbflow store", lifespan=store.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=store.lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_route("/v1/traces", store.receiver.export, methods=["POST"])
     for path, answer in (
         ("/api/traces", store.traces),
