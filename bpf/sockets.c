@@ -18,22 +18,51 @@
 
 /* System call numbers of x86-64, the only machine this knows. */
 enum {
-	NR_READ = 0, NR_WRITE = 1, NR_CLOSE = 3, NR_READV = 19, NR_WRITEV = 20, NR_DUP = 32, NR_DUP2 = 33,
-	NR_SENDFILE = 40, NR_CONNECT = 42, NR_ACCEPT = 43, NR_SENDTO = 44, NR_RECVFROM = 45, NR_SENDMSG = 46,
-	NR_RECVMSG = 47, NR_SHUTDOWN = 48, NR_FCNTL = 72, NR_SPLICE = 275, NR_ACCEPT4 = 288, NR_DUP3 = 292,
-	NR_RECVMMSG = 299, NR_SENDMMSG = 307, NR_IO_URING_ENTER = 426,
+	NR_READ = 0,
+	NR_WRITE = 1,
+	NR_CLOSE = 3,
+	NR_READV = 19,
+	NR_WRITEV = 20,
+	NR_DUP = 32,
+	NR_DUP2 = 33,
+	NR_SENDFILE = 40,
+	NR_CONNECT = 42,
+	NR_ACCEPT = 43,
+	NR_SENDTO = 44,
+	NR_RECVFROM = 45,
+	NR_SENDMSG = 46,
+	NR_RECVMSG = 47,
+	NR_SHUTDOWN = 48,
+	NR_FCNTL = 72,
+	NR_SPLICE = 275,
+	NR_ACCEPT4 = 288,
+	NR_DUP3 = 292,
+	NR_RECVMMSG = 299,
+	NR_SENDMMSG = 307,
+	NR_IO_URING_ENTER = 426,
 };
 
 enum {
-	E_PIPE = 32, E_CONNRESET = 104, E_TIMEDOUT = 110, E_INPROGRESS = 115,
-	MSG_OOB_FLAG = 0x1, MSG_PEEK_FLAG = 0x2, MSG_TRUNC_FLAG = 0x20, MSG_ERRQUEUE_FLAG = 0x2000,
-	F_DUPFD_COMMAND = 0, F_DUPFD_CLOEXEC_COMMAND = 1030,
-	MODE_TYPE = 0170000, MODE_SOCKET = 0140000,
-	FAMILY_UNIX = 1, FAMILY_INET = 2, FAMILY_INET6 = 10,
+	E_PIPE = 32,
+	E_CONNRESET = 104,
+	E_TIMEDOUT = 110,
+	E_INPROGRESS = 115,
+	MSG_OOB_FLAG = 0x1,
+	MSG_PEEK_FLAG = 0x2,
+	MSG_TRUNC_FLAG = 0x20,
+	MSG_ERRQUEUE_FLAG = 0x2000,
+	F_DUPFD_COMMAND = 0,
+	F_DUPFD_CLOEXEC_COMMAND = 1030,
+	MODE_TYPE = 0170000,
+	MODE_SOCKET = 0140000,
+	FAMILY_UNIX = 1,
+	FAMILY_INET = 2,
+	FAMILY_INET6 = 10,
 	CLONE_THREAD_FLAG = 0x10000,
 	USER_CS_32 = 0x23,
 	MAX_IOVECS = 8,
 	MAX_MESSAGES = 16,
+	MAX_MESSAGE_IOVECS = 2, /* the verifier walks every message with every buffer */
 };
 
 /* Why a process is watched; a process stays while one reason holds. */
@@ -184,6 +213,17 @@ static inline int emit(struct cpu *cpu, u64 captured)
 	return 0;
 }
 
+/* An event of a connection that could not be announced says nothing to anyone: lost with the announcement. */
+static inline void deliver(struct cpu *cpu, struct conn *conn, u64 captured)
+{
+	if (conn->flags & CONN_ANNOUNCED) {
+		emit(cpu, captured);
+		return;
+	}
+	cpu->sequence++;
+	cpu->ring_lost++;
+}
+
 static inline void describe_inet(struct sockets_open *open, u64 sk)
 {
 	u16 port = 0;
@@ -203,7 +243,8 @@ static inline void describe_inet(struct sockets_open *open, u64 sk)
 /* A client has no name of its own: then it is the peer's, which is what it connected to. */
 static inline void describe_unix(struct sockets_open *open, u64 sk)
 {
-	u64 address = 0, peer = 0;
+	u64 address = 0, peer = 0, length;
+	u32 size = 0;
 
 	READ(address, sk, OFFSET_UNIX_ADDR);
 	if (!address) {
@@ -212,12 +253,12 @@ static inline void describe_unix(struct sockets_open *open, u64 sk)
 	}
 	if (!address)
 		return;
-	address += OFFSET_UNIX_ADDRESS_NAME + 2; /* sun_family */
-	bpf_probe_read_kernel_str(open->unix_path, 108, (void *)address);
-	if (!open->unix_path[0]) { /* abstract: written with @ as everywhere */
-		bpf_probe_read_kernel_str(open->unix_path + 1, 107, (void *)(address + 1));
+	READ(size, address, OFFSET_UNIX_ADDRESS_LEN);
+	length = (size - 2) & 127; /* without sun_family; never more than 108 */
+	/* By its length: an abstract name has no end mark, and a NUL in front that is written as @ everywhere. */
+	bpf_probe_read_kernel(open->unix_path, length, (void *)(address + OFFSET_UNIX_ADDRESS_NAME + 2));
+	if (length && !open->unix_path[0])
 		open->unix_path[0] = '@';
-	}
 }
 
 /* Fill the payload area with what is known of a socket. */
@@ -292,7 +333,7 @@ static inline void release(struct cpu *cpu, u64 task, struct conn_key *key)
 		totals->sent = conn->bytes[SOCKETS_SEND];
 		totals->received_events = conn->events[SOCKETS_RECEIVE];
 		totals->sent_events = conn->events[SOCKETS_SEND];
-		emit(cpu, sizeof(*totals));
+		deliver(cpu, conn, sizeof(*totals));
 	}
 	conns.delete(key);
 }
@@ -359,11 +400,11 @@ static inline struct conn *connection(struct cpu *cpu, u64 task, u32 fd, u32 why
 }
 
 /* Copy up to `want` bytes of several user buffers, one behind the other. */
-static inline u64 copy_iovecs(struct cpu *cpu, u64 iovecs, u64 count, u64 want)
+static inline u64 copy_iovecs(struct cpu *cpu, u64 iovecs, u64 count, u64 want, u32 most)
 {
 	u64 offset = 0;
 
-	for (u32 i = 0; i < MAX_IOVECS; i++) {
+	for (u32 i = 0; i < most; i++) {
 		struct iovec_user part = {};
 		u64 length;
 
@@ -434,7 +475,7 @@ static inline void mark(struct cpu *cpu, u64 task, struct conn *conn, u32 fd, u8
 	cpu->row.direction = direction;
 	cpu->row.position = conn->bytes[direction];
 	cpu->row.nth = conn->events[direction];
-	emit(cpu, 0);
+	deliver(cpu, conn, 0);
 }
 
 /* How a system call moves bytes. */
@@ -595,9 +636,9 @@ int sockets_exit(struct bpf_raw_tracepoint_args *ctx)
 
 		if (via == VIA_MSGHDR)
 			bpf_probe_read_user(&header, sizeof(header), (void *)call.si);
-		want = copy_iovecs(cpu, header.iovecs, header.iovec_count, want);
+		want = copy_iovecs(cpu, header.iovecs, header.iovec_count, want, MAX_IOVECS);
 	}
-	emit(cpu, want);
+	deliver(cpu, conn, want);
 	return 0;
 }
 
@@ -629,8 +670,8 @@ int sockets_messages(struct bpf_raw_tracepoint_args *ctx)
 		if (!message.length)
 			continue;
 		want = begin_data(cpu, task, conn, direction, message.length, call.di, call.number);
-		want = copy_iovecs(cpu, message.header.iovecs, message.header.iovec_count, want);
-		emit(cpu, want);
+		want = copy_iovecs(cpu, message.header.iovecs, message.header.iovec_count, want, MAX_MESSAGE_IOVECS);
+		deliver(cpu, conn, want);
 	}
 	if (result > MAX_MESSAGES) /* seen as a jump of nth and position by whoever reads the stream */
 		conn->events[direction & 1] += result - MAX_MESSAGES;

@@ -38,8 +38,8 @@ struct sockets_row {
 	__u32 captured;   /* bytes of payload that follow */
 	__u32 nth;        /* events of this direction before this one: a gap shows how many were lost */
 	__s32 fd;
-	__s32 aux;        /* by kind: number of the system call (data), errno, how */
-	__u8 cpu;         /* low 8 bits */
+	__s32 aux; /* by kind: number of the system call (data), errno, how */
+	__u8 cpu;  /* low 8 bits */
 	__u8 kind;
 	__u8 direction;
 	__u8 flags;
@@ -52,15 +52,15 @@ struct sockets_open {
 	__u64 cgroup_id;         /* cgroup v2 id, 0 or the root's on a v1 host */
 	__u8 local_address[16];  /* first 4 bytes for IPv4 */
 	__u8 remote_address[16];
-	__u16 local_port;        /* host byte order */
+	__u16 local_port; /* host byte order */
 	__u16 remote_port;
-	__u16 family;            /* AF_UNIX 1, AF_INET 2, AF_INET6 10 */
-	__u8 socket_type;        /* SOCK_STREAM 1, SOCK_DGRAM 2 */
-	__u8 role;               /* 0 unknown, 1 client, 2 server */
-	__u8 before;             /* 1: opened before the program was attached, or handed over */
+	__u16 family;     /* AF_UNIX 1, AF_INET 2, AF_INET6 10 */
+	__u8 socket_type; /* SOCK_STREAM 1, SOCK_DGRAM 2 */
+	__u8 role;        /* 0 unknown, 1 client, 2 server */
+	__u8 before;      /* 1: opened before the program was attached, or handed over */
 	__u8 reserved[7];
 	char comm[16];
-	char unix_path[112];
+	char unix_path[128];
 };
 
 /* Payload of SOCKETS_CLOSE: what went through in all, so that a loss before the end is seen too. */

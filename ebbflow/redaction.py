@@ -86,6 +86,8 @@ _PLAIN_START = re.compile(
     rb"|HTTP/1\.[01] (?:20[0-35-9]|30[0-35-9]|4..|5..)[^\r\n]*)\r\n"
 )
 _COLON = ord(":")
+# All that may be shown of a line between chunks that has not ended: a size, perhaps of a chunk to come.
+_UNFINISHED_SIZE = re.compile(rb"[0-9A-Fa-f]{0,16}[ \t]*;?\r?")
 _PARTIAL_RESPONSE = re.compile(rb"HTTP/1\.[01] [0-9]{0,3}(?: [^\r\n]*)?\r?")
 
 
@@ -284,6 +286,9 @@ class Redactor:
             return size - offset, 0
         for span in spans:
             self._mask(out, span.start, span.end)
+        shown = max(offset, spans[-1].end if spans else 0, out.rfind(b"\n", offset, end) + 1)
+        if not _UNFINISHED_SIZE.fullmatch(out, shown, end):
+            self._mask(out, shown, end)
         keep = spans[-1].start if spans and spans[-1].end == end == len(out) else end
         if state.chunks.done:
             state.end_body()
@@ -351,7 +356,7 @@ class Masker:
         more = map(re.escape, [*SENSITIVE_PARAMETERS, *parameters])
         names = "|".join([f"[^=&?;#\\s]*(?:{words})[^=&?;#\\s]*", *more])
         self._header = re.compile(rf"(?im)^(?:{header_names})[ \t]*:[ \t]*([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)".encode())
-        self._parameter = re.compile(rf"(?i)[?&;](?:{names})=([^&;#\s\"']*)".encode())
+        self._parameter = re.compile(rf"(?i)[?&](?:{names})=([^&;#\s\"']*)|;(?:{names})=([^&;#?\s\"']*)".encode())
         self._hints = tuple(
             dict.fromkeys(name.lower().encode() for name in (*_HINTS, *headers, *(f"{name}=" for name in parameters)))
         )

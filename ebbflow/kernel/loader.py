@@ -103,7 +103,7 @@ class Program:
         self._bcc = _bcc()
         flags = [f"-I{source.parent.resolve()}", "-Wno-everything"]
         flags += [f"-D{name}={value}" for name, value in definitions.items()]
-        self._bpf: Any = self._call("compile", self._bcc.BPF, src_file=str(source), cflags=flags)
+        self._bpf: Any = self._call("compile", self._bcc.BPF, src_file=bytes(source), cflags=flags)
 
     def _call(self, step: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         with tempfile.TemporaryFile("w+") as log:
@@ -116,18 +116,18 @@ class Program:
 
     def attach_raw_tracepoint(self, tracepoint: str, function: str) -> None:
         self._load(function)
-        self._call("attach", self._bpf.attach_raw_tracepoint, tp=tracepoint, fn_name=function)
+        self._call("attach", self._bpf.attach_raw_tracepoint, tp=tracepoint.encode(), fn_name=function.encode())
 
     def set_tail(self, table: str, index: int, function: str) -> None:
         """Make `function` the target of tail calls to `index` of a program array."""
-        self._bpf[table][ctypes.c_int(index)] = ctypes.c_int(self._load(function).fd)
+        self._bpf[table.encode()][ctypes.c_int(index)] = ctypes.c_int(self._load(function).fd)
 
     def _load(self, function: str) -> Any:
-        return self._call("load", self._bpf.load_func, function, self._bcc.BPF.RAW_TRACEPOINT)
+        return self._call("load", self._bpf.load_func, function.encode(), self._bcc.BPF.RAW_TRACEPOINT)
 
     def map(self, name: str) -> Any:
         """BCC's table object."""
-        return self._bpf[name]
+        return self._bpf[name.encode()]
 
     def recursion_misses(self) -> int:
         """Times a function of this program was skipped because one already ran on that CPU."""

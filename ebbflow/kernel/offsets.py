@@ -35,6 +35,7 @@ _MEMBERS = {
     "SOCK_V6_DADDR": ("sock_common", "skc_v6_daddr"),
     "UNIX_ADDR": ("unix_sock", "addr"),
     "UNIX_PEER": ("unix_sock", "peer"),
+    "UNIX_ADDRESS_LEN": ("unix_address", "len"),
     "UNIX_ADDRESS_NAME": ("unix_address", "name"),
     "REGS_R10": ("pt_regs", "r10"),
 }
