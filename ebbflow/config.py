@@ -103,6 +103,7 @@ class StreamConfig(Section):
     bad_window: int = Field(100, ge=1, le=10_000, description="records of a partition that are looked back on")
     bad_share: float = Field(0.5, gt=0, le=1, description="a stage stops when more of them are bad; 1: never")
     stall_s: float = Field(30.0, gt=0, description="not ready when records wait this long for their commit")
+    session_timeout_s: float = Field(10.0, ge=6, le=300, description="a killed worker's partitions wait this long")
 
 
 class OtlpConfig(Section):

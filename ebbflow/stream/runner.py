@@ -59,7 +59,7 @@ class Runner:
         )
         self._on_failure = on_failure
         self._stopping = False
-        self._app = _make_app(processor, config.kafka, directory)
+        self._app = _make_app(processor, config, directory)
         self._app.agent(self._app.topic(*processor.inputs), concurrency=1, name=processor.name)(self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned, weak=False)
         self._app.on_partitions_revoked.connect(self._on_revoked, weak=False)
@@ -116,11 +116,11 @@ class Runner:
             return None
 
 
-def _make_app(processor: type[Processor], config: KafkaConfig, directory: Path) -> faust.App:
+def _make_app(processor: type[Processor], config: Config, directory: Path) -> faust.App:
     return faust.App(
         f"ebbflow-{processor.name}",
-        broker=[f"kafka://{server.strip()}" for server in config.bootstrap.split(",")],
-        broker_credentials=_credentials(config),
+        broker=[f"kafka://{server.strip()}" for server in config.kafka.bootstrap.split(",")],
+        broker_credentials=_credentials(config.kafka),
         datadir=directory / processor.name,
         value_serializer="raw",
         key_serializer="raw",
@@ -136,9 +136,9 @@ def _make_app(processor: type[Processor], config: KafkaConfig, directory: Path) 
         consumer_max_fetch_size=8 << 20,
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=200,
-        broker_session_timeout=10,
+        broker_session_timeout=config.stream.session_timeout_s,
         broker_heartbeat_interval=1,
-        broker_rebalance_timeout=15,
+        broker_rebalance_timeout=1.5 * config.stream.session_timeout_s,
         broker_request_timeout=30,
         broker_max_poll_interval=300,
         broker_commit_interval=1,

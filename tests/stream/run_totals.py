@@ -1,10 +1,10 @@
-"""Runs the test processor in the foreground, as `ebbflow processor` does: run_totals.py KEY=VALUE..."""
+"""Runs the test processor in the foreground, as `ebbflow processor` does: run_totals.py SUFFIX KEY=VALUE..."""
 
 from __future__ import annotations
 
 import sys
 
-from totals import Totals
+from totals import named
 
 from ebbflow.config import load
 from ebbflow.errors import EbbflowError
@@ -13,10 +13,10 @@ from ebbflow.telemetry import setup_logging
 
 
 def main() -> int:
-    config = load(flags=dict(argument.split("=", 1) for argument in sys.argv[1:])).config
+    config = load(flags=dict(argument.split("=", 1) for argument in sys.argv[2:])).config
     setup_logging(config.log, "totals")
     try:
-        return run_processors([Totals], config)
+        return run_processors([named(sys.argv[1])], config)
     except EbbflowError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return 2

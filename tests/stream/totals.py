@@ -23,6 +23,7 @@ PATIENCE_S = 50
 class Totals(Processor):
     name = "totals"
     inputs = (INPUT,)
+    output = OUTPUT
 
     def __init__(self) -> None:
         self.total = 0
@@ -54,12 +55,11 @@ class Totals(Processor):
 
     def tick(self, event_time_ns: int) -> Result:
         late = [pair for pair in self.halves if event_time_ns > (2 * pair + PATIENCE_S) * SECOND_NS]
-        return Result([Output(OUTPUT, b"late", b"late %d %d" % (pair, self.halves.pop(pair))) for pair in late])
+        return Result([Output(self.output, b"late", b"late %d %d" % (pair, self.halves.pop(pair))) for pair in late])
 
-    @staticmethod
-    def _output(record: Record, kind: bytes, number: int, value: int) -> Output:
+    def _output(self, record: Record, kind: bytes, number: int, value: int) -> Output:
         source = b"%s/%d/%d" % (record.topic.encode(), record.partition, record.offset)
-        return Output(OUTPUT, kind, b"%s %d %d" % (kind, number, value), (("ebbflow-source", source),))
+        return Output(self.output, kind, b"%s %d %d" % (kind, number, value), (("ebbflow-source", source),))
 
     def snapshot(self) -> bytes:
         return orjson.dumps([self.total, self.count, list(self.halves.items())])
@@ -70,6 +70,13 @@ class Totals(Processor):
 
     def gauges(self) -> dict[str, float]:
         return {"halves": len(self.halves)}
+
+
+def named(suffix: str) -> type[Totals]:
+    """The same on topics of its own."""
+    return type(
+        "Totals", (Totals,), {"name": f"totals-{suffix}", "inputs": (f"in.{suffix}",), "output": f"out.{suffix}"}
+    )
 
 
 def expected(values: list[bytes]) -> list[bytes]:
