@@ -25,6 +25,8 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.1
 _BUSY_FILL = 0.04
 _HOUSEKEEPING_S = 1.0
 _FLUSH_S = 3.0
+# What is watched may go on for ever; the stop does not wait for it.
+_LAST_DRAIN_S = 0.5
 
 log = logger(__name__)
 
@@ -101,7 +103,8 @@ class Runner:
 
     def finish(self) -> None:
         """What the kernel still has goes out, as far as Kafka takes it in time."""
-        while self._producer.drain():
+        deadline_s = time.monotonic() + _LAST_DRAIN_S
+        while self._producer.drain() and time.monotonic() < deadline_s:
             pass
         self._publish(self._producer.batches(everything=True))
         self._publisher.poll()
