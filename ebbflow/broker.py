@@ -124,13 +124,16 @@ class LocalKafka:
                 )
 
     def check_alive(self) -> None:
-        """Do nothing while the broker runs.
+        """Do nothing while the broker runs and has room to write.
 
         Raises:
-            DependencyError: it ended; the message says why, as far as its log does.
+            DependencyError: it ended, and the message says why, as far as its log does; or its disk is full, with which
+                it may stay for a while and take nothing.
         """
         if not self.running:
             raise self._death(self._process)
+        if _is_full(self.directory):
+            raise _no_space(self.directory)
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """Ask the broker to stop, and end it when it has not after `timeout_s`; one that does not run is left alone."""
@@ -191,7 +194,7 @@ class LocalKafka:
 
     def _death(self, process: subprocess.Popen[bytes] | None) -> DependencyError:
         text = self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
-        if "No space left on device" in text or shutil.disk_usage(self.directory).free < _FULL_BYTES:
+        if "No space left on device" in text or _is_full(self.directory):
             return _no_space(self.directory)
         status = process.returncode if process is not None else 0
         how = f" by {signal.Signals(-status).name}" if status < 0 else ""
@@ -252,6 +255,10 @@ def _require_program(name: str) -> None:
 def _require_jars(libs: Path) -> None:
     if not any(libs.glob("kafka_*.jar")):
         raise DependencyError(f"Kafka's jars are not in {libs}", hint=SETUP_HINT)
+
+
+def _is_full(directory: Path) -> bool:
+    return shutil.disk_usage(directory).free < _FULL_BYTES
 
 
 def _require_space(directory: Path) -> None:

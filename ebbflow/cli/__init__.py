@@ -33,7 +33,8 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_remember_globals)
-    for name in sorted(module.name for module in iter_modules(__path__)):
+    names = sorted(module.name for module in iter_modules(__path__) if module.name != "__main__")
+    for name in names:
         register = getattr(import_module(f"{__name__}.{name}"), "register", None)
         if register is not None:
             register(app)

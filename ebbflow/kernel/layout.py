@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
     """
     text = re.sub(r"/\*.*?\*/", "", path.read_text("ascii"), flags=re.DOTALL)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    text = re.sub(r"__[us](?:8|16|32|64)\b", lambda match: _TYPES[match[0]], text)
+    text = re.sub(r"\b__[us](?:8|16|32|64)\b", lambda match: _TYPES[match[0]], text)
     ffi = FFI()
     try:
         ffi.cdef(text)
