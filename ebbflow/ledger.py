@@ -5,7 +5,7 @@ Every stage writes entries to one topic: {"stage", "source", "time_unix_ns", "co
 
     stage               source                    counters
     producer.sockets    host/run                  cumulative: captured = lost + dropped + published (+ buffered)
-    requests            topic/partition/offset    events (with invalid ones), invalid, spans, incomplete, lost_exchanges
+    requests            topic/partition/offset    events, invalid, spans, exchanges, incomplete, lost_exchanges, …
     sink.traces         topic/partition/offset    received = exported + rejected
 
 A balance is an equation between sums of counters (`BALANCES`); the stage that is named with it is the one where the
@@ -92,10 +92,10 @@ BALANCES: tuple[Balance, ...] = (
         tuple(("producer.sockets", part) for part in ("lost", "dropped", "published", "buffered")),
     ),
     Balance(
-        "published = events read, invalid ones included",
+        "published = events + invalid",
         "requests",
         ("producer.sockets", "published"),
-        (("requests", "events"),),
+        (("requests", "events"), ("requests", "invalid")),
     ),
     Balance(
         "spans = exported + rejected",
@@ -108,6 +108,8 @@ BALANCES: tuple[Balance, ...] = (
 # What never became a span, or never reached a backend, and what that means to a user.
 LOSSES: tuple[tuple[Term, str], ...] = (
     (("producer.sockets", "lost"), "events the kernel could not hand over (ring full)"),
+    (("producer.sockets", "untracked_connections"), "connections beyond the kernel's table"),
+    (("producer.sockets", "io_uring_calls"), "io_uring calls, whose payload is not seen"),
     (("producer.sockets", "dropped"), "events dropped while Kafka was away"),
     (("requests", "invalid"), "events that are not valid"),
     (("requests", "lost_exchanges"), "requests lost: seen, but not enough of them for a span"),
