@@ -196,7 +196,9 @@ def _each(work: Callable[[bytes], object], values: list[bytes]) -> None:
         work(value)
 
 
-def figure(name: str, samples: list[float], unit: str, target: float | None = None, baseline: float | None = None):
+def figure(
+    name: str, samples: list[float], unit: str, target: float | None = None, baseline: float | None = None
+) -> dict[str, Any]:
     value = median(samples)
     return {
         "name": name,

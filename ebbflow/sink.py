@@ -4,7 +4,7 @@ Nothing is lost when it is killed at any point: what was not committed is read a
 While Kafka or the backend is away it waits, says so once, with a hint, and is not ready; nothing is dropped, because
 Kafka holds the data.
 
-Reference: docs/sinks.md for operators; the consumer is aiokafka's, its rebalances are eager.
+The consumer is aiokafka's, and its rebalances are eager: every one ends all lanes and starts them again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -20,9 +21,9 @@ from prometheus_client import CollectorRegistry
 
 from ebbflow.component import Output, Sink
 from ebbflow.config import Config
-from ebbflow.errors import EbbflowError, NetworkError, PermissionDenied
+from ebbflow.errors import EbbflowError, NetworkError, PermissionDenied, Rejected
 from ebbflow.kafka import check_reachable, create_topics, make_consumer, make_producer
-from ebbflow.kafka_errors import AWAY, FOREIGN, translate, translated
+from ebbflow.kafka_errors import AWAY, FOREIGN, translated
 from ebbflow.ledger import LedgerWriter
 from ebbflow.sink_lane import Lane
 from ebbflow.sink_metrics import SinkMetrics
@@ -199,22 +200,31 @@ class SinkRunner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
         """Write records and return when Kafka has them all; repeated for as long as it takes."""
         left = list(outputs)
         while left:
-            results = await asyncio.gather(*map(self._send, left), return_exceptions=True)
-            errors = [translate(result, "write dead letters") for result in results if isinstance(result, Exception)]
-            for error in errors:
+            errors = await asyncio.gather(*map(self._send, left))
+            for error in filter(None, errors):
                 if not error.retriable:
                     raise error
                 self._report("kafka", "dead letters", error)
-            left = [output for output, result in zip(left, results, strict=True) if isinstance(result, Exception)]
+            left = [output for output, error in zip(left, errors, strict=True) if error is not None]
             if left:
                 await asyncio.sleep(RETRY_S)
             else:
                 self._report("kafka", "dead letters", None)
 
-    async def _send(self, output: Output) -> None:
-        await self._producer.send_and_wait(
-            output.topic, output.value, key=output.key, headers=list(output.headers) or None
-        )
+    async def _send(self, output: Output) -> EbbflowError | None:
+        """Write one record; what failed is returned. One that no topic takes is written without its bytes."""
+        headers = list(output.headers) or None
+        try:
+            with translated(f"write to {output.topic}"):
+                await self._producer.send_and_wait(output.topic, output.value, key=output.key, headers=headers)
+        except Rejected as error:
+            if not output.value:
+                return error
+            log.warning("record too large to keep", topic=output.topic, size_bytes=len(output.value), error=str(error))
+            return await self._send(replace(output, value=b""))
+        except EbbflowError as error:
+            return error
+        return None
 
     def _reporter(self, who: str) -> Callable[[str, EbbflowError | None], None]:
         return lambda subject, error: self._report(subject, who, error)

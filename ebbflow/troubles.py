@@ -31,7 +31,7 @@ class Troubles:
         else:
             having[who] = error
         if error is not None and not before:
-            self._warn(f"{subject}: {error}", code=error.code, hint=error.hint)
+            self._warn(_text(subject, error), code=error.code, hint=error.hint)
         elif before and not having:
             self._inform(f"{subject}: works again")
 
@@ -43,4 +43,10 @@ class Troubles:
     def problems(self) -> list[str]:
         """For readiness: one line a subject."""
         found = ((subject, next(iter(having.values()), None)) for subject, having in list(self._current.items()))
-        return [f"{subject}: {error}" for subject, error in found if error is not None]
+        return [_text(subject, error) for subject, error in found if error is not None]
+
+
+def _text(subject: str, error: EbbflowError) -> str:
+    """The error with its subject in front, unless it begins with that itself."""
+    text = str(error)
+    return text if text.lower().startswith(subject) else f"{subject}: {text}"

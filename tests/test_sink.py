@@ -6,13 +6,13 @@ import socket
 import httpx
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from prometheus_client import CollectorRegistry
 
 from ebbflow import sink as subject
 from ebbflow.component import Output
 from ebbflow.config import Config, HealthConfig, KafkaConfig, OtlpConfig
-from ebbflow.errors import ConfigError, KernelError, NetworkError, PermissionDenied
+from ebbflow.errors import ConfigError, KernelError, NetworkError, PermissionDenied, Rejected
 from ebbflow.sink import SinkRunner, run_sink
 from ebbflow.sink_metrics import SinkMetrics
 from ebbflow.troubles import Troubles
@@ -113,7 +113,7 @@ async def test_run_waits_for_kafka_and_says_so_once(runner, client, lines, monke
 
     monkeypatch.setattr(subject, "check_reachable", away)
     await run_for(runner, enough)
-    assert lines == ["kafka: Kafka: no broker answers"]
+    assert lines == ["Kafka: no broker answers"]
     assert len(tries) >= 3
 
 
@@ -141,7 +141,7 @@ async def test_run_watches_kafka_and_says_when_it_goes_and_comes(runner, client,
     stop = asyncio.Event()
     running = asyncio.create_task(runner.run(stop))
     await _until(lambda: lines)
-    assert lines == ["kafka: Kafka: no broker answers at 127.0.0.1:19092"]
+    assert lines == ["Kafka: no broker answers at 127.0.0.1:19092"]
     client.topics_error = None
     await _until(lambda: len(lines) > 1)
     assert lines[1:] == ["kafka: works again"]
@@ -179,7 +179,19 @@ async def test_publish_repeats_what_failed_until_it_is_acknowledged(runner, clie
     client.send_errors = [KafkaConnectionError("gone")]
     await runner._publish([Output("ebbflow.dlq", b"k", b"1"), Output("ebbflow.dlq", b"k", b"2", (("h", b"v"),))])
     assert client.sent == [("ebbflow.dlq", b"2", b"k", [("h", b"v")]), ("ebbflow.dlq", b"1", b"k", None)]
-    assert lines == ["kafka: Kafka: write dead letters: gone", "kafka: works again"]
+    assert lines == ["Kafka: write to ebbflow.dlq: gone", "kafka: works again"]
+
+
+async def test_publish_record_that_is_too_large_is_written_without_its_bytes(runner, client):
+    client.send_errors = [MessageSizeTooLargeError("9 MiB")]
+    await runner._publish([Output("ebbflow.dlq", b"k", b"large", (("h", b"v"),))])
+    assert client.sent == [("ebbflow.dlq", b"", b"k", [("h", b"v")])]
+
+
+async def test_publish_headers_that_are_too_large_are_an_error(runner, client):
+    client.send_errors = [MessageSizeTooLargeError("9 MiB")] * 2
+    with pytest.raises(Rejected):
+        await runner._publish([Output("ebbflow.dlq", b"k", b"large")])
 
 
 async def test_publish_final_refusal_is_raised(runner, client):

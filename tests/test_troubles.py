@@ -39,6 +39,11 @@ def test_problems_lists_each_subject_once(troubles):
     assert troubles.problems() == ["kafka: away", "backend: gone"]
 
 
+def test_problems_names_the_subject_once(troubles):
+    troubles.report("kafka", "p0", NetworkError("Kafka: away"))
+    assert troubles.problems() == ["Kafka: away"]
+
+
 def test_forget_ends_ones_troubles_without_a_word(troubles, lines):
     troubles.report("kafka", "p0", NetworkError("away"))
     troubles.forget("p0")

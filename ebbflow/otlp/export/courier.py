@@ -69,6 +69,7 @@ class Courier:
         self._batch_bytes = batch_bytes
         self._random = random
         self._sleep = sleep
+        self._last_warning = ""
 
     async def deliver(self, parcels: Sequence[Parcel], report: Report) -> None:
         """Send everything, in order; every item is accounted for in its parcel afterwards."""
@@ -153,8 +154,9 @@ class Courier:
         """Account for what was taken. Which items were refused in part nobody says, and they must not be sent again:
         they are counted from the last on, so that the sum is right.
         """
-        if accepted.rejected or accepted.message:
-            log.warning("partial success", rejected=accepted.rejected, message=accepted.message)
+        if accepted.message != self._last_warning:
+            self._last_warning = accepted.message
+            log.warning("backend accepts with a warning", rejected=accepted.rejected, message=accepted.message)
         left = accepted.rejected
         for piece in reversed(batch):
             rejected = min(left, piece.count)

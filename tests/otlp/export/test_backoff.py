@@ -1,7 +1,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebbflow.otlp.export.backoff import Backoff
@@ -34,6 +34,7 @@ def test_delay_asked_for_shorter_than_the_backoff_does_not_shorten_it():
     assert backoff.delay_s(1.0) == 8.0
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(), asked=st.lists(st.none() | st.floats(0, 3600), max_size=20))
 def test_delay_is_never_shorter_than_asked_nor_out_of_bounds(seed, asked):
     backoff = Backoff(Random(seed), first_s=0.5, last_s=30.0)

@@ -1,6 +1,7 @@
 from random import Random
 
 import pytest
+from structlog.testing import capture_logs
 
 from ebbflow.errors import EbbflowError, NetworkError, RateLimited, Rejected, TooLarge
 from ebbflow.otlp.export import Accepted, Courier, Parcel
@@ -170,3 +171,10 @@ async def test_to_delivery_balances():
     harness = Harness(ScriptedExporter(Accepted(4)))
     (parcel,) = await harness.deliver(*records(1))
     assert parcel.to_delivery().counters == {"received": 10, "exported": 6, "rejected": 4}
+
+
+async def test_deliver_same_warning_again_is_logged_once():
+    harness = Harness(ScriptedExporter(Accepted(0, "slow"), Accepted(0, "slow"), Accepted(2, "full")), batch_bytes=1000)
+    with capture_logs() as logs:
+        await harness.deliver(*records(3))
+    assert [(entry["message"], entry["rejected"]) for entry in logs] == [("slow", 0), ("full", 2)]
