@@ -12,7 +12,8 @@ import sys
 
 def read_totals() -> dict[str, float]:
     """Percent covered, of lines and of branches."""
-    report = subprocess.run([sys.executable, "-m", "coverage", "json", "-q", "-o", "-"], capture_output=True, check=True)
+    command = [sys.executable, "-m", "coverage", "json", "-q", "-o", "-"]
+    report = subprocess.run(command, capture_output=True, check=True)
     totals = json.loads(report.stdout)["totals"]
     return {
         "line": 100 * totals["covered_lines"] / totals["num_statements"],
