@@ -149,7 +149,7 @@ class BatchBuilder:
 
     def add(self, rows: Rows, payloads: list[bytes]) -> None:
         """Append rows, shape (n,), and the n payloads that go with them."""
-        lengths = [len(payload) for payload in payloads]
+        lengths = list(map(len, payloads))
         self._rows.append(rows)
         self._heap += payloads
         self._lengths += lengths

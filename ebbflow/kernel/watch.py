@@ -39,18 +39,26 @@ class Watch:
         for executable in self._targets.executables:
             key = exes.Key(executable.inode, executable.device)
             exes[key] = ctypes.c_uint8(1)
+        # Twice: a child born while /proc was read, of a parent not yet in the map, was not announced to anyone.
+        for _ in range(2):
+            self._put_all(watched_now(self._targets))
         self.refresh()
 
     def refresh(self) -> None:
-        """Find what the kernel does not announce: processes there before the start, cgroups made since."""
+        """Find what the kernel does not announce: cgroups made since, and processes born into one."""
+        if not self._targets.cgroups:
+            return
         cgroups = self._program.map("target_cgroups")
         for cgroup in self._targets.cgroups:
             for number in cgroup_ids(cgroup) - self._cgroups:
                 cgroups[ctypes.c_uint64(number)] = ctypes.c_uint8(1)
                 self._cgroups.add(number)
+        self._put_all(watched_now(Targets(cgroups=self._targets.cgroups)))
+
+    def _put_all(self, reasons: dict[int, int]) -> None:
         targets = self._program.map("targets")
-        for pid, reasons in watched_now(self._targets).items():
-            _put(targets, pid, reasons)
+        for pid, mask in reasons.items():
+            _put(targets, pid, mask)
 
     def exclude(self, pid: int) -> None:
         """Never capture this process, whatever the targets say."""
