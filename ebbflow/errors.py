@@ -78,7 +78,7 @@ class ConfigError(EbbflowError):
     category = Category.CONFIG
 
 
-class PermissionDenied(EbbflowError):  # noqa: N818 - the exception's name is the condition, as in errno
+class PermissionDenied(EbbflowError):
     code = "EBB200"
     category = Category.PERMISSION
 
@@ -128,7 +128,7 @@ class StoreFull(StoreError):
     retriable = True
 
 
-class RateLimited(EbbflowError):  # noqa: N818 - the exception's name is the condition
+class RateLimited(EbbflowError):
     code = "EBB410"
     category = Category.RATE_LIMIT
     severity = Severity.WARNING
@@ -166,7 +166,7 @@ class ProtocolError(EbbflowError):
     scope = Scope.ROW
 
 
-class Rejected(EbbflowError):  # noqa: N818 - the exception's name is the condition
+class Rejected(EbbflowError):
     code = "EBB710"
     category = Category.BUSINESS
     scope = Scope.RECORD
