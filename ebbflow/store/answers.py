@@ -30,7 +30,7 @@ _RPC_CODES = {
 }
 
 
-class UnsupportedMedia(ValidationError):  # noqa: N818 - the exception's name is the condition
+class UnsupportedMedia(ValidationError):
     """A content type or encoding that OTLP/HTTP does not have: HTTP 415."""
 
 

@@ -13,7 +13,7 @@ _GZIP = 31  # zlib's window bits: a gzip header, the largest window
 RETRY_AFTER_S = 1
 
 
-class TooLarge(ValidationError):  # noqa: N818 - the exception's name is the condition
+class TooLarge(ValidationError):
     """More than `MAX_BODY_BYTES`, packed or unpacked: HTTP 413."""
 
 

@@ -50,7 +50,7 @@ class _Lane:
         self.acks.clear()
 
 
-class _Abandoned(Exception):  # noqa: N818 - not an error: the work is no longer ours
+class _Abandoned(Exception):
     """The stage is stopping, or the partition has gone elsewhere."""
 
 
