@@ -11,9 +11,10 @@ yet are never acknowledged; `stream_buffer_maxsize` is small because a record ma
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -32,6 +33,7 @@ from ebbflow.troubles import Troubles
 
 # Of a clean stop; what is not written by then is done again.
 _SETTLE_S = 2.5
+_COMMIT_S = 1.0
 _AGAIN = "start again; nothing is lost"
 
 
@@ -42,7 +44,6 @@ class Runner:
         self,
         processor: type[Processor],
         config: Config,
-        directory: Path,
         metrics: StreamMetrics,
         troubles: Troubles,
         on_failure: Callable[[EbbflowError], None],
@@ -59,7 +60,7 @@ class Runner:
         )
         self._on_failure = on_failure
         self._stopping = False
-        self._app = _make_app(processor, config, directory)
+        self._app = _make_app(processor, config)
         self._app.agent(self._app.topic(*processor.inputs), concurrency=1, name=processor.name)(self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned, weak=False)
         self._app.on_partitions_revoked.connect(self._on_revoked, weak=False)
@@ -107,7 +108,10 @@ class Runner:
 
     async def _on_revoked(self, *_arguments: Any, **_: Any) -> None:
         await self.stage.revoke()
-        await self._app.consumer.commit()
+        # Only saves the next owner from reading again what the checkpoint makes it skip.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COMMIT_S):
+                await self._app.consumer.commit()
 
     def _highwater(self, topic: str, partition: int) -> int | None:
         try:
@@ -116,12 +120,17 @@ class Runner:
             return None
 
 
-def _make_app(processor: type[Processor], config: Config, directory: Path) -> faust.App:
-    return faust.App(
+class _App(faust.App):
+    """Without tables there is nothing to keep, so no folder is made for it where the process happens to run."""
+
+    def _create_directories(self) -> None: ...
+
+
+def _make_app(processor: type[Processor], config: Config) -> faust.App:
+    return _App(
         f"ebbflow-{processor.name}",
         broker=[f"kafka://{server.strip()}" for server in config.kafka.bootstrap.split(",")],
         broker_credentials=_credentials(config.kafka),
-        datadir=directory / processor.name,
         value_serializer="raw",
         key_serializer="raw",
         processing_guarantee="at_least_once",

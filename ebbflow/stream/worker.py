@@ -6,17 +6,15 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from ebbflow.component import Processor
 from ebbflow.config import Config, KafkaConfig
-from ebbflow.errors import EbbflowError, NetworkError
+from ebbflow.errors import EbbflowError, InternalError, NetworkError
 from ebbflow.kafka import check_reachable, create_topics
 from ebbflow.stream.metrics import StreamMetrics
 from ebbflow.stream.runner import Runner
@@ -58,101 +56,114 @@ class _Worker:
         self._health = Health(registry, [self._troubles.problems])
         self._stopping = asyncio.Event()
         self._failure: EbbflowError | None = None
-        self._runners: list[Runner] = []
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._stop_soon)
         if self._config.health.processor_port:
             self._health.serve(self._config.health.host, self._config.health.processor_port)
         try:
-            return await self._run()
+            return await self._run() if await self._wait_for_kafka() else 0
         finally:
             self._health.close()
 
     async def _run(self) -> int:
-        with TemporaryDirectory(prefix="ebbflow-") as directory:
-            if not await self._wait_for_kafka():
-                return 0
-            self._runners = [self._make(processor, Path(directory)) for processor in self._processors]
-            tasks = [
-                asyncio.ensure_future(task) for task in (self._beat(), self._knock(), *map(self._start, self._runners))
-            ]
-            await self._stopping.wait()
-            clean = await self._stop()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=_STOP_S)
+        runners = [Runner(part, self._config, self._metrics, self._troubles, self._fail) for part in self._processors]
+        for runner in runners:
+            self._health.add(runner.stage.problems)
+        duties = [self._knock(), *map(self._start, runners), *map(self._beat, runners)]
+        tasks = [asyncio.ensure_future(self._watched(duty)) for duty in duties]
+        await self._stopping.wait()
+        clean = await self._stop(runners)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_STOP_S)
         if self._failure is not None:
             raise self._failure
         return 0 if clean else 1
 
-    def _make(self, processor: type[Processor], directory: Path) -> Runner:
-        runner = Runner(processor, self._config, directory, self._metrics, self._troubles, self._fail)
-        self._health.add(runner.stage.problems)
-        return runner
-
-    async def _start(self, runner: Runner) -> None:
+    async def _watched(self, duty: Coroutine[Any, Any, None]) -> None:
+        """A duty that ends by an error ends the process: half a worker would stall without a word."""
         try:
-            await runner.start()
+            await duty
         except EbbflowError as error:
             self._fail(error)
-        else:
-            log.info("processing", processor=runner.stage.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._fail(InternalError(f"{type(error).__name__}: {error}", hint="run with --set log.level=debug"))
 
-    async def _stop(self) -> bool:
+    async def _start(self, runner: Runner) -> None:
+        await runner.start()
+        log.info("processing", processor=runner.stage.name)
+
+    async def _stop(self, runners: Sequence[Runner]) -> bool:
         try:
             async with asyncio.timeout(_STOP_S):
-                return all(await asyncio.gather(*(runner.stop() for runner in self._runners)))
+                return all(await asyncio.gather(*(runner.stop() for runner in runners)))
         except TimeoutError:
             log.warning("did not stop in time")
             return False
 
     async def _wait_for_kafka(self) -> bool:
         """Whether Kafka is there, with all topics; False when we are to stop before."""
-        topics = [*CATALOGUE, *_unlisted(self._processors)]
-        while not self._stopping.is_set():
-            try:
-                await check_reachable(self._config.kafka)
-                await create_topics(self._config.kafka, topics)
-            except EbbflowError as error:
-                if not error.retriable:
-                    raise
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        while not stopping.done():
+            attempt = asyncio.ensure_future(self._prepare())
+            await asyncio.wait([attempt, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if attempt.done():
+                error = attempt.result()
                 self._troubles.report("kafka", "start", error)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), _KNOCK_S)
-            else:
-                self._troubles.report("kafka", "start", None)
-                return True
+                if error is None:
+                    return True
+                await asyncio.wait([stopping], timeout=_KNOCK_S)
+            attempt.cancel()
         return False
 
-    async def _beat(self) -> None:
+    async def _prepare(self) -> EbbflowError | None:
+        """Reach Kafka and create topics; what is in the way, if it may pass."""
+        try:
+            await check_reachable(self._config.kafka)
+            await create_topics(self._config.kafka, [*CATALOGUE, *_unlisted(self._processors)])
+        except EbbflowError as error:
+            if not error.retriable:
+                raise
+            return error
+        return None
+
+    async def _beat(self, runner: Runner) -> None:
         while True:
-            for runner in self._runners:
-                await runner.stage.beat()
-                runner.stage.measure()
-                if runner.crash is not None and not self._stopping.is_set():
-                    self._fail(runner.crash)
+            await runner.stage.beat()
+            runner.stage.measure()
+            if runner.crash is not None and not self._stopping.is_set():
+                raise runner.crash
             await asyncio.sleep(_BEAT_S)
 
     async def _knock(self) -> None:
         """Faust only logs that Kafka is away, over and over; find out and say it once."""
         while True:
-            error = await _unreachable(self._config.kafka)
-            self._troubles.report("kafka", "connection", error)
+            self._troubles.report("kafka", "connection", await _unreachable(self._config.kafka))
             await asyncio.sleep(_KNOCK_S)
 
     def _fail(self, error: EbbflowError) -> None:
         self._failure = self._failure or error
-        self._stopping.set()
+        self._stop_soon()
 
-    def _on_signal(self) -> None:
-        log.info("stopping")
-        self._stopping.set()
-        deadline = threading.Timer(_KILL_S, partial(os._exit, 1))
-        deadline.daemon = True
-        deadline.start()
+    def _stop_soon(self) -> None:
+        if not self._stopping.is_set():
+            log.info("stopping")
+            self._stopping.set()
+            _arm(self._give_up)
+
+    def _give_up(self) -> None:
+        log.error("did not stop in time: ending as if killed, nothing is lost", failure=str(self._failure or ""))
+        os._exit(1)
+
+
+def _arm(give_up: Callable[[], None]) -> None:
+    """Whatever hangs from now on, the process ends."""
+    deadline = threading.Timer(_KILL_S, give_up)
+    deadline.daemon = True
+    deadline.start()
 
 
 def _unlisted(processors: Sequence[type[Processor]]) -> list[Topic]:

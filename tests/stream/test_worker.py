@@ -1,203 +1,227 @@
-"""Faults on real parts: workers are killed, partitions move, the broker dies; then everything must be accounted for."""
+"""The process around the stages, with Kafka and Faust replaced."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import os
 import signal
-import time
-import urllib.error
-import urllib.request
+import socket
 
 import pytest
+from structlog.testing import capture_logs
+from totals import Totals
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-
-
-def wait_until(condition, timeout_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.1)
+from ebbflow.config import Config, HealthConfig, KafkaConfig
+from ebbflow.errors import ConfigError, InternalError, NetworkError, StreamInvalid
+from ebbflow.stream import worker as worker_module
+from ebbflow.stream.worker import _unlisted, _unreachable, run_processors
 
 
-def test_worker_killed_in_mid_load_loses_nothing_and_repeats_identically(harness, record_property):
-    for _ in range(3):
-        worker = harness.start(stream__checkpoint_interval_s=0.5)
-        wait_until(lambda worker=worker: "processing" in worker.text)
-        harness.write_for(2.5)
-        worker.end(signal.SIGKILL)
-    last = harness.start()
-    repeats = harness.repeats(harness.wait_for_outputs())
-    record_property("repeats", repeats)
-    assert repeats > 0, "no kill came between outputs and their checkpoint: this proves nothing"
-    assert last.end(signal.SIGTERM)[0] == 0
+class FakeStage:
+    name = "totals"
+
+    def __init__(self, world):
+        self.world = world
+
+    async def beat(self):
+        self.world.beats += 1
+        if self.world.beats == 2:
+            self.world.on_second_beat()
+
+    def measure(self):
+        self.world.measured += 1
+
+    def problems(self):
+        return []
 
 
-def test_worker_second_joins_and_leaves_loses_nothing_and_repeats_nothing(harness):
-    first = harness.start()
-    wait_until(lambda: "processing" in first.text)
-    harness.write_for(2)
-    second = harness.start()
-    harness.write_for(6)
-    assert second.end(signal.SIGTERM)[0] == 0
-    harness.write_for(2)
-    found = harness.wait_for_outputs()
-    assert harness.repeats(found) == 0
-    assert first.end(signal.SIGTERM)[0] == 0
+class FakeRunner:
+    def __init__(self, world, on_failure):
+        self.world, self.on_failure, self.stage = world, on_failure, FakeStage(world)
+
+    async def start(self):
+        if self.world.start_fault:
+            raise self.world.start_fault
+
+    @property
+    def crash(self):
+        return self.world.crash
+
+    async def stop(self):
+        if self.world.hangs:
+            await asyncio.Event().wait()
+        return self.world.clean
 
 
-def test_worker_broker_killed_in_mid_load_loses_nothing(harness, broker):
-    worker = harness.start()
-    wait_until(lambda: "processing" in worker.text)
-    harness.write_for(2)
-    broker.kill()
-    harness.write_for(4)
-    broker.start()
-    broker.wait_ready()
-    harness.write_for(2)
-    harness.repeats(harness.wait_for_outputs())
-    assert worker.end(signal.SIGTERM)[0] == 0
-    lines = [json.loads(line) for line in worker.text.splitlines()]
-    assert [line["event"] for line in lines if line["level"] == "warning"] == [
-        f"kafka: no broker takes connections at {harness.bootstrap}"
-    ]
-    assert "Traceback" not in worker.text
+class World:
+    """What the worker meets."""
+
+    def __init__(self):
+        self.beats = self.measured = 0
+        self.start_fault = self.crash = None
+        self.clean, self.hangs = True, False
+        self.attempts: list[Exception | None] = []
+        self.created: list[list[str]] = []
+        self.runners: list[FakeRunner] = []
+        self.armed = []
+        self.on_second_beat = lambda: os.kill(os.getpid(), signal.SIGTERM)
+
+    async def check_reachable(self, _config):
+        error = self.attempts.pop(0) if self.attempts else None
+        if error:
+            raise error
+
+    async def create_topics(self, _config, topics):
+        self.created.append([topic.name for topic in topics])
+
+    async def unreachable(self, _config):
+        return None
+
+    def runner(self, _processor, _config, _metrics, _troubles, on_failure):
+        self.runners.append(FakeRunner(self, on_failure))
+        return self.runners[-1]
 
 
-def test_worker_sigterm_under_load_stops_cleanly_and_repeats_nothing(harness):
-    for _ in range(2):
-        worker = harness.start()
-        wait_until(lambda worker=worker: "processing" in worker.text)
-        harness.write_for(2)
-        status, seconds = worker.end(signal.SIGTERM)
-        assert status == 0
-        assert seconds < 4
-    harness.start()
-    assert harness.repeats(harness.wait_for_outputs()) == 0
+@pytest.fixture
+def world(monkeypatch):
+    world = World()
+    monkeypatch.setattr(worker_module, "check_reachable", world.check_reachable)
+    monkeypatch.setattr(worker_module, "create_topics", world.create_topics)
+    monkeypatch.setattr(worker_module, "_unreachable", world.unreachable)
+    monkeypatch.setattr(worker_module, "Runner", world.runner)
+    monkeypatch.setattr(worker_module, "_arm", world.armed.append)
+    monkeypatch.setattr(worker_module, "_BEAT_S", 0.001)
+    monkeypatch.setattr(worker_module, "_KNOCK_S", 0.005)
+    monkeypatch.setattr(worker_module, "_STOP_S", 0.02)
+    return world
 
 
-def test_worker_sigterm_with_a_hung_broker_ends_within_five_seconds(harness, broker):
-    import os
-
-    worker = harness.start()
-    wait_until(lambda: "processing" in worker.text)
-    harness.write_for(1)
-    os.kill(broker.pid, signal.SIGSTOP)
-    try:
-        time.sleep(1)
-        status, seconds = worker.end(signal.SIGTERM)
-    finally:
-        os.kill(broker.pid, signal.SIGCONT)
-    assert status == 1
-    assert seconds < 5.5
-    harness.start()
-    harness.repeats(harness.wait_for_outputs())
+def test_run_until_sigterm_is_status_0_and_arms_the_deadline(world):
+    assert run_processors([Totals, Totals], Config()) == 0
+    assert len(world.runners) == 2
+    assert world.beats >= 2
+    assert len(world.armed) == 1
 
 
-def test_worker_idle_commits_everything(harness):
-    worker = harness.start()
-    harness.write(37)
-    harness.wait_for_outputs()
-    wait_until(lambda: harness.committed() == dict.fromkeys(range(4), 37), 10)
-    assert worker.end(signal.SIGTERM)[0] == 0
+def test_run_creates_the_catalogue_and_inputs_it_does_not_know(world):
+    run_processors([Totals], Config())
+    assert world.created[0][-1] == "test.in"
+    assert "ebbflow.checkpoints" in world.created[0]
 
 
-def garbage(number: int) -> bytes:
-    """Of ten records one is refused, one breaks the processor, one has a bad row."""
-    return {3: b"bad %d", 5: b"boom %d", 7: b"row %d"}.get(number % 10, b"%d pad") % number
+def test_run_with_kafka_away_says_so_once_and_waits(world):
+    world.attempts = [NetworkError("away", hint="look")] * 3
+    with capture_logs() as logs:
+        assert run_processors([Totals], Config()) == 0
+    assert [line["event"] for line in logs] == ["kafka: away", "kafka: works again", "processing", "stopping"]
+    assert logs[0]["hint"] == "look"
 
 
-def test_worker_garbage_goes_to_dead_letters_exactly(harness):
-    worker = harness.start()
-    harness.write(50, garbage)
-    assert harness.repeats(harness.wait_for_outputs()) == 0
-    wait_until(lambda: len(harness.dead_letters()) == 4 * 15)
-    codes = [headers["ebbflow-code"] for _, headers in harness.dead_letters()]
-    assert {code: codes.count(code) for code in set(codes)} == {b"EBB601": 20, b"EBB900": 20, b"EBB602": 20}
-    wait_until(lambda: harness.committed() == dict.fromkeys(range(4), 50))
-    assert "Traceback" not in worker.text
-    assert worker.end(signal.SIGTERM)[0] == 0
+def test_run_stopped_while_kafka_is_away_is_status_0(world, monkeypatch):
+    world.attempts = [NetworkError("away")] * 1000
+
+    async def knock_once(_config):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise NetworkError("away")
+
+    monkeypatch.setattr(worker_module, "check_reachable", knock_once)
+    assert run_processors([Totals], Config()) == 0
+    assert world.runners == []
 
 
-def test_worker_most_of_the_input_bad_stops_and_stays_there(harness):
-    harness.write(30)
-    harness.write(60, lambda n: b"bad %d" % n)
-    harness.producer.flush(10)
-    for _ in range(2):
-        worker = harness.start(stream__bad_window=20)
-        assert worker.process.wait(30) == 2
-        assert f"stopped at {harness.input}/" in worker.text
-        assert "hint: look at them with `ebbflow dlq`" in worker.text
-    assert len(harness.dead_letters()) <= 4 * 10
-    assert max(harness.committed().values()) <= 40
-    harness.start(stream__bad_window=20, stream__bad_share=1)
-    wait_until(lambda: len(harness.dead_letters()) == 4 * 60)
-    assert harness.repeats(harness.wait_for_outputs()) == 0
+def test_run_stopped_while_kafka_hangs_does_not_wait_for_it(world, monkeypatch):
+    async def hang(_config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(worker_module, "check_reachable", hang)
+    assert run_processors([Totals], Config()) == 0
 
 
-def test_worker_corrupt_checkpoint_starts_without_state_and_says_so(harness):
-    worker = harness.start()
-    harness.write(10)
-    harness.wait_for_outputs()
-    assert worker.end(signal.SIGTERM)[0] == 0
-    harness.spoil_checkpoints(b"nonsense")
-    worker = harness.start()
-    harness.producer.produce(harness.input, b"10 pad", partition=0)
-    harness.producer.flush(10)
-    wait_until(lambda: b"total 10 10" in [value for _, value, _ in harness.read(harness.output, 4)])
-    assert "checkpoint cannot be used" in worker.text
+def test_run_with_wrong_settings_raises(world):
+    world.attempts = [ConfigError("no such file")]
+    with pytest.raises(ConfigError, match="no such file"):
+        run_processors([Totals], Config())
 
 
-def test_worker_kafka_away_at_start_says_so_once_and_waits(harness, broker):
-    broker.kill()
-    worker = harness.start()
-    wait_until(lambda: "warning" in worker.text)
-    time.sleep(3)
-    lines = [json.loads(line) for line in worker.text.splitlines()]
-    assert len(lines) == 1
-    assert "ebbflow kafka" in lines[0]["hint"]
-    broker.start()
-    broker.wait_ready()
-    harness.write(5)
-    harness.repeats(harness.wait_for_outputs())
-    assert worker.end(signal.SIGTERM)[0] == 0
+def test_run_failure_of_a_stage_stops_and_is_raised(world):
+    world.on_second_beat = lambda: world.runners[0].on_failure(StreamInvalid("mostly bad"))
+    with pytest.raises(StreamInvalid, match="mostly bad"):
+        run_processors([Totals], Config())
 
 
-def test_worker_stopped_while_kafka_is_away_ends_cleanly(harness, broker):
-    broker.kill()
-    worker = harness.start()
-    wait_until(lambda: "warning" in worker.text)
-    status, seconds = worker.end(signal.SIGTERM)
-    broker.start()
-    broker.wait_ready()
-    assert status == 0
-    assert seconds < 5
+def test_run_faust_that_cannot_start_is_raised(world):
+    world.start_fault = InternalError("Faust gave up")
+    with pytest.raises(InternalError, match="Faust gave up"):
+        run_processors([Totals], Config())
 
 
-def ready(port: int) -> tuple[int, bytes]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
+def test_run_faust_that_crashes_is_raised(world):
+    world.on_second_beat = lambda: setattr(world, "crash", InternalError("Faust crashed"))
+    with pytest.raises(InternalError, match="Faust crashed"):
+        run_processors([Totals], Config())
 
 
-def test_worker_broker_away_is_alive_but_not_ready(harness, broker):
-    from ebbflow.broker import free_port
+def test_run_a_duty_that_breaks_ends_the_process(world):
+    def explode():
+        raise ZeroDivisionError("a gauge")
 
-    port = free_port()
-    worker = harness.start(health__processor_port=port)
-    wait_until(lambda: "processing" in worker.text)
-    assert ready(port)[0] == 200
-    broker.kill()
-    wait_until(lambda: ready(port)[0] == 503, 10)
-    assert b"no broker takes connections" in ready(port)[1]
-    broker.start()
-    broker.wait_ready()
-    wait_until(lambda: ready(port)[0] == 200)
+    world.on_second_beat = explode
+    with pytest.raises(InternalError, match="ZeroDivisionError: a gauge"):
+        run_processors([Totals], Config())
 
 
-def test_worker_health_port_taken_is_one_clear_error(harness, broker):
-    worker = harness.start(health__processor_port=broker.port)
-    assert worker.process.wait(20) == 2
-    assert worker.text.startswith(f"error: health endpoint 127.0.0.1:{broker.port}: Address already in use")
+def test_run_stop_that_leaves_work_is_status_1(world):
+    world.clean = False
+    assert run_processors([Totals], Config()) == 1
+
+
+def test_run_stop_that_hangs_is_status_1(world):
+    world.hangs = True
+    with capture_logs() as logs:
+        assert run_processors([Totals], Config()) == 1
+    assert logs[-1]["event"] == "did not stop in time"
+
+
+def test_run_health_port_taken_is_a_clear_error(world):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = Config(health=HealthConfig(processor_port=taken.getsockname()[1]))
+        with pytest.raises(ConfigError, match="Address already in use"):
+            run_processors([Totals], config)
+
+
+def test_deadline_ends_the_process_as_if_killed(world, monkeypatch):
+    statuses = []
+    monkeypatch.setattr(worker_module.os, "_exit", statuses.append)
+    run_processors([Totals], Config())
+    with capture_logs() as logs:
+        world.armed[0]()
+    assert statuses == [1]
+    assert "nothing is lost" in logs[0]["event"]
+
+
+def test_arm_calls_after_the_deadline(monkeypatch):
+    import threading
+
+    monkeypatch.setattr(worker_module, "_KILL_S", 0.001)
+    called = threading.Event()
+    worker_module._arm(called.set)
+    assert called.wait(5)
+
+
+def test_unlisted_names_only_inputs_outside_the_catalogue():
+    mixed = type("Mixed", (Totals,), {"inputs": ("ebbflow.raw.sockets", "b", "a")})
+    assert [topic.name for topic in _unlisted([mixed, Totals])] == ["a", "b", "test.in"]
+
+
+async def test_unreachable_open_port_is_none():
+    with socket.create_server(("127.0.0.1", 0)) as open_port:
+        port = open_port.getsockname()[1]
+        assert await _unreachable(KafkaConfig(bootstrap=f"127.0.0.1:1, 127.0.0.1:{port}")) is None
+
+
+async def test_unreachable_closed_port_names_it():
+    error = await _unreachable(KafkaConfig(bootstrap="127.0.0.1:1"))
+    assert isinstance(error, NetworkError)
+    assert "127.0.0.1:1" in str(error)
+    assert "ebbflow doctor" in error.hint
