@@ -27,6 +27,8 @@ BLOCK_BYTES = 65_536
 # DuckDB reuses freed blocks but gives back only those at the file's end: up to half of a busy file is free space.
 LIVE_SHARE = 0.6
 LIVE_SHARE_AFTER = 0.5
+# DuckDB draws a bar on standard output where it takes a program for a person; a setting of each single connection.
+_QUIET = "SET enable_progress_bar = false"
 _KEYS = ("trace_hi", "trace_lo", "span_id", "start_ns")
 _JOIN = " AND ".join(f"stored.{key} = arrived.{key}" for key in _KEYS)
 _REPEATS = f"""
@@ -72,6 +74,7 @@ class Database:
         with translated(self.path):
             connection = duckdb.connect(self.path, read_only=self._read_only, config=self._settings())
             try:
+                connection.execute(_QUIET)
                 _prepare(connection, self.path, read_only=self._read_only)
             except BaseException:
                 connection.close()
@@ -99,6 +102,7 @@ class Database:
         with translated(self.path):
             cursor = self._connection.cursor()
             try:
+                cursor.execute(_QUIET)
                 yield cursor
             finally:
                 cursor.close()

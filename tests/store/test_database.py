@@ -197,3 +197,9 @@ def test_reopen_after_close_works_again(database):
         insert(database, [make_span(0)])
     database.reopen()
     assert insert(database, [make_span(0)]) == Inserted(1, 0)
+
+
+def test_reader_draws_no_progress_on_standard_output(database):
+    with database.reader() as connection:
+        connection.execute("SELECT value FROM duckdb_settings() WHERE name = 'enable_progress_bar'")
+        assert connection.fetchone() == ("false",)
