@@ -121,7 +121,14 @@ def run_producer(producer: Producer, config: Config) -> int:
         signal.signal(number, lambda _number, _frame: stop.set())
     registry = CollectorRegistry()
     publisher = Publisher(config.kafka, buffer_bytes=config.producer.buffer_bytes)
-    health = Health(registry, [lambda: [] if publisher.connected else ["Kafka does not answer"]])
+    attached = threading.Event()
+    health = Health(
+        registry,
+        [
+            lambda: [] if attached.is_set() else ["programs are not attached yet"],
+            lambda: [] if publisher.connected else ["Kafka does not answer"],
+        ],
+    )
     if config.health.producer_port:
         health.serve(config.health.host, config.health.producer_port)
     try:
@@ -129,6 +136,7 @@ def run_producer(producer: Producer, config: Config) -> int:
     except BaseException:
         health.close()
         raise
+    attached.set()
     log.info("watching", feature=producer.name, targets=config.capture.targets)
     runner = Runner(producer, publisher, registry)
     pace = Pace()
