@@ -141,6 +141,16 @@ def test_checkpoint_restored_goes_on_as_if_nothing_had_happened():
     assert second.checkpoint() == whole.checkpoint()
 
 
+def test_checkpoint_restored_knows_what_time_it_was():
+    first = partition()
+    first.step(record(0, b"200"))
+    processor = Totals()
+    middle = first.checkpoint()
+    processor.restore(middle.state)
+    step = partition(processor, middle).step(record(1, b"100"))
+    assert values(step) == [b"total 100 300", b"late 50 100"]
+
+
 def test_is_foreign_known_offset_with_newer_time_is_another_topic():
     ours = partition()
     ours.step(record(0, b"1", timestamp_ms=50))

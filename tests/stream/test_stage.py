@@ -379,6 +379,25 @@ async def test_failed_outputs_are_sent_again_before_the_checkpoint():
     assert bench.said[1] == "kafka: works again"
 
 
+async def test_checkpoint_is_not_even_sent_before_every_output_is_delivered():
+    bench = Bench()
+    left = [7]
+    delivered_by_then: list[int] = []
+
+    def fault(topic, _):
+        if topic == CHECKPOINTS:
+            delivered_by_then.append(len(bench.outputs))
+            return None
+        left[0] -= 1
+        return aio.KafkaTimeoutError() if left[0] >= 0 else None
+
+    bench.kafka.fault = fault
+    bench.write(*NUMBERS)
+    await bench.consume(0, 20)
+    await bench.settle()
+    assert delivered_by_then == [len(expected(NUMBERS))]
+
+
 async def test_output_too_large_becomes_a_dead_letter():
     bench = Bench()
     bench.kafka.fault = lambda topic, _: aio.MessageSizeTooLargeError() if topic == OUTPUT else None
