@@ -6,7 +6,7 @@ exactly the processes and connections that its rows refer to, so that it can be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
@@ -135,25 +135,26 @@ class BatchBuilder:
     def _reset(self) -> None:
         self._rows: list[Rows] = []
         self._heap: list[bytes] = []
-        self._lengths: list[int] = []
+        self._lengths: list[Ends] = []
+        self._events = 0
         self._bytes = 0
 
     @property
     def events(self) -> int:
-        return len(self._lengths)
+        return self._events
 
     @property
     def size_bytes(self) -> int:
         """Rows, heap ends and heap; the dictionaries come on top."""
         return self._bytes
 
-    def add(self, rows: Rows, payloads: list[bytes]) -> None:
-        """Append rows, shape (n,), and the n payloads that go with them."""
-        lengths = list(map(len, payloads))
+    def add(self, rows: Rows, payloads: Sequence[bytes], lengths: Ends) -> None:
+        """Append rows, shape (n,), the n payloads that go with them, and the payloads' lengths, shape (n,)."""
         self._rows.append(rows)
         self._heap += payloads
-        self._lengths += lengths
-        self._bytes += rows.nbytes + _END_BYTES * len(lengths) + sum(lengths)
+        self._lengths.append(lengths)
+        self._events += len(rows)
+        self._bytes += rows.nbytes + _END_BYTES * len(rows) + int(lengths.sum())
 
     def build(self, losses: Iterable[raw_pb2.Loss] = ()) -> list[Built]:
         """Encode what was added, and start anew; the losses go with the first batch.
@@ -161,7 +162,7 @@ class BatchBuilder:
         Nothing added gives one batch without rows, a heartbeat: it carries the clock and the losses.
         """
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._layout.dtype)
-        ends = np.cumsum(self._lengths, dtype=np.int64)
+        ends = np.cumsum(np.concatenate(self._lengths) if self._lengths else (), dtype=np.int64)
         heap = b"".join(self._heap)
         self._reset()
         cuts = cut_points(ends + np.arange(1, len(ends) + 1) * (self._layout.size + _END_BYTES), self._batch_bytes)
@@ -224,8 +225,9 @@ def cut_points(sizes: Ends, limit: int) -> list[int]:
 def cpu_ranges(rows: Rows) -> list[raw_pb2.CpuRange]:
     """First, last and number of the event sequences of each CPU in these rows."""
     ranges = []
-    for cpu in np.unique(rows["cpu"]).tolist():
-        sequences = rows["sequence"][rows["cpu"] == cpu]
+    cpus, all_sequences = rows["cpu"], rows["sequence"]
+    for cpu in np.flatnonzero(np.bincount(cpus)).tolist():
+        sequences = all_sequences[cpus == cpu]
         first, last = int(sequences.min()), int(sequences.max())
         ranges.append(raw_pb2.CpuRange(cpu=cpu, first=first, last=last, count=len(sequences)))
     return ranges

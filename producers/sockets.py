@@ -28,7 +28,7 @@ from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.loader import Program, tracepoint_has
 from ebbflow.kernel.offsets import offset_flags
 from ebbflow.kernel.ring import Ring, pages
-from ebbflow.kernel.rows import Drained, rows_of
+from ebbflow.kernel.rows import Drained, rows_of, take
 from ebbflow.kernel.targets import WATCHED_PID, Targets, parse_targets
 from ebbflow.kernel.watch import Watch
 from ebbflow.redaction import Redactor
@@ -184,17 +184,18 @@ class SocketsProducer(Producer):
 
     def _add(self, rows: Rows, payloads: list[bytes]) -> None:
         buckets = (rows["pid"].astype(np.uint64) * _SPREAD >> np.uint64(16)) % np.uint64(len(self._builders))
-        present = np.unique(buckets).tolist()
+        present = np.flatnonzero(np.bincount(buckets.astype(np.int64))).tolist()
+        lengths = np.fromiter(map(len, payloads), np.int64, count=len(payloads))
         now_s = time.monotonic()
         for bucket in present:
             builder = self._builders[bucket]
             if not builder.events:
                 self._first_held_s[bucket] = now_s
             if len(present) == 1:
-                builder.add(rows, payloads)
+                builder.add(rows, payloads, lengths)
             else:
                 chosen = np.flatnonzero(buckets == bucket)
-                builder.add(rows[chosen], [payloads[index] for index in chosen.tolist()])
+                builder.add(take(rows, chosen), [*map(payloads.__getitem__, chosen.tolist())], lengths[chosen])
 
     def _note_ended(self, row: np.void) -> None:
         """Nothing more can come of it; its dictionary entries stay until the batch that tells it is built."""

@@ -22,6 +22,10 @@ def rows(*generations: int, cpu: int = 0):
     return made
 
 
+def add(made, some, payloads):
+    made.add(some, payloads, np.array([len(payload) for payload in payloads], np.int64))
+
+
 def builder(dictionaries=None, batch_bytes=400_000):
     clock = lambda: raw_pb2.ClockPoint(monotonic_ns=1, unix_ns=2, uncertainty_ns=3)  # noqa: E731
     return BatchBuilder(ORIGIN, 3, ROW, dictionaries or Dictionaries(), clock, batch_bytes=batch_bytes)
@@ -33,8 +37,8 @@ def put(dictionaries: Dictionaries, generation: int, process: raw_pb2.Process) -
 
 def test_build_gives_what_was_added_and_starts_anew():
     made = builder()
-    made.add(rows(1, 2), [b"one", b""])
-    made.add(rows(2), [b"three"])
+    add(made, rows(1, 2), [b"one", b""])
+    add(made, rows(2), [b"three"])
     assert made.events == 3
     (built,) = made.build()
     batch = decode(built.value, ROW)
@@ -62,7 +66,7 @@ def test_build_dictionaries_hold_what_rows_refer_to_each_process_once():
     for generation, process in ((5, one), (6, two), (7, one), (8, two)):
         put(dictionaries, generation, process)
     made = builder(dictionaries)
-    made.add(rows(7, 5, 99, 6), [b""] * 4)
+    add(made, rows(7, 5, 99, 6), [b""] * 4)
     (built,) = made.build()
     envelope = decode(built.value, ROW).envelope
     assert [process.pid for process in envelope.processes] == [1, 2]
@@ -80,7 +84,7 @@ def test_dictionaries_forgotten_generation_is_gone():
 def test_build_large_input_is_cut_into_batches_in_order():
     made = builder(batch_bytes=10_000)
     payloads = [b"%04d" % n * 25 for n in range(500)]
-    made.add(rows(*range(500)), payloads)
+    add(made, rows(*range(500)), payloads)
     built = made.build([raw_pb2.Loss(stage=raw_pb2.Loss.STAGE_RING, cpu=1, events=9)])
     batches = [decode(part.value, ROW) for part in built]
     assert [p for batch in batches for p in (batch.payload(i) for i in range(len(batch.rows)))] == payloads
@@ -95,7 +99,7 @@ def test_build_large_dictionaries_are_halved_below_kafkas_limit():
     for generation in range(1000):
         put(dictionaries, generation, raw_pb2.Process(pid=generation + 1, command_line="x" * 3000))
     made = builder(dictionaries)
-    made.add(rows(*range(1000)), [b""] * 1000)
+    add(made, rows(*range(1000)), [b""] * 1000)
     built = made.build()
     assert max(len(part.value) for part in built) <= 950_000
     assert sum(part.events for part in built) == 1000

@@ -92,24 +92,24 @@ def walk(
         complete.
     """
     words = memoryview(data)[: len(data) & ~7].cast("I")
-    offsets: list[int] = []
-    lengths: list[int] = []
+    begins: list[int] = []
+    append = begins.append
     position, end = 0, len(words)
+    # The only loop over single records in the producer: every operation in it counts.
     while position < end:
         length = words[position]
-        if length >= _DISCARD:
-            if length & _BUSY:
-                break
-            length ^= _DISCARD
-            position += 2 + ((length + 7) >> 3 << 1)
-            continue
-        following = position + 2 + ((length + 7) >> 3 << 1)
-        if following > end:
+        if length < _DISCARD:
+            append(position)
+        elif length & _BUSY:
             break
-        offsets.append(position + 2)
-        lengths.append(length)
-        position = following
-    return np.array(offsets, np.int64) * 4, np.array(lengths, np.int64), min(position, end) * 4
+        else:
+            length ^= _DISCARD
+        position += (length + 15) >> 3 << 1
+    if position > end:  # the last one was cut by the limit of the read
+        position = begins.pop()
+    offsets = np.array(begins, np.int64)
+    lengths = np.frombuffer(data, "<u4", count=end)[offsets].astype(np.int64)
+    return (offsets + 2) * 4, lengths, position * 4
 
 
 def pages(size_bytes: int) -> int:
