@@ -22,6 +22,8 @@ Answer = tuple[HTTPStatus, Any]
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "shop"
+    # Headers and body leave in two writes; without this the second waits 40 ms for an acknowledgement.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path

@@ -18,6 +18,7 @@ from ebbflow.errors import ConfigError, DependencyError, EbbflowError, Permissio
 
 if TYPE_CHECKING:
     from ebbflow.config import Config
+    from ebbflow.run.board import Board
     from ebbflow.run.conductor import Conductor
     from ebbflow.run.parts import Plan
     from ebbflow.run.supervision import Supervisor
@@ -116,6 +117,7 @@ def conduct(plan: Plan, *, detach: bool) -> None:
     Raises:
         EbbflowError: it cannot be started or kept running; everything is stopped then.
     """
+    from ebbflow.run.board import Board  # noqa: PLC0415
     from ebbflow.run.conductor import Conductor  # noqa: PLC0415
     from ebbflow.run.data_directory import already_running, claimed  # noqa: PLC0415
     from ebbflow.run.supervision import Supervisor, adopt_orphans  # noqa: PLC0415
@@ -127,11 +129,12 @@ def conduct(plan: Plan, *, detach: bool) -> None:
         require_rights_and_ports(plan)
         if not detach:
             adopt_orphans()
-        conductor = Conductor(plan, supervisor, typer.echo, lambda: require_machine(plan.config))
+        board = Board(typer.echo)
+        conductor = Conductor(plan, supervisor, board.say, lambda: require_machine(plan.config))
         if detach:
             start_in_background(conductor, plan)
         else:
-            run_in_foreground(conductor, plan)
+            run_in_foreground(conductor, plan, board)
 
 
 def start_in_background(conductor: Conductor, plan: Plan) -> None:
@@ -146,12 +149,12 @@ def start_in_background(conductor: Conductor, plan: Plan) -> None:
     )
 
 
-def run_in_foreground(conductor: Conductor, plan: Plan) -> None:
+def run_in_foreground(conductor: Conductor, plan: Plan, board: Board) -> None:
     from ebbflow.run.conductor import StoppedElsewhere  # noqa: PLC0415
 
     try:
         conductor.start()
-        show(conductor, plan)
+        show(conductor, plan, board)
     except KeyboardInterrupt:
         typer.echo("stopping")
     except StoppedElsewhere:
@@ -168,13 +171,14 @@ def stop_quietly(conductor: Conductor) -> None:
     typer.echo(f"stopped everything in {time.monotonic() - begun_s:.1f} s")
 
 
-def show(conductor: Conductor, plan: Plan) -> None:
+def show(conductor: Conductor, plan: Plan, board: Board) -> None:
     """`ebbflow top` on a terminal, else lines; until interrupted."""
     from ebbflow.cli import top  # noqa: PLC0415
 
     if plan.runs_store and sys.stdout.isatty():
-        watch = top.Watch(plan.config.store, _WINDOW_S, conductor.totals.losses)
-        top.show_live(watch, _INTERVAL_S, sleep=conductor.watch)
+        watch = top.Watch(plan.config.store, _WINDOW_S, losses=conductor.totals.losses, notices=board.recent)
+        with board.screen():
+            top.show_live(watch, _INTERVAL_S, sleep=conductor.watch)
     else:
         print_lines(conductor)
 

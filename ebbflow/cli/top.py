@@ -58,12 +58,16 @@ class Watch:
         config: where the store is.
         window_s: how far back rates look.
         losses: what was lost before the store, by place; shown with the store's own losses.
+        notices: lines that others want shown.
     """
 
-    def __init__(self, config: StoreConfig, window_s: float, losses: Losses = dict) -> None:
+    def __init__(
+        self, config: StoreConfig, window_s: float, losses: Losses = dict, notices: Callable[[], list[str]] = list
+    ) -> None:
         self._config = config
         self._window_s = window_s
         self._losses = losses
+        self._notices = notices
         self._last: Top | None = None
         self.notice = ""
 
@@ -77,11 +81,12 @@ class Watch:
 
         try:
             self._last = self._ask()
-            self.notice = ""
+            trouble = ""
         except EbbflowError as error:
             if self._last is None:
                 raise
-            self.notice = str(error)
+            trouble = str(error)
+        self.notice = "\n".join(filter(None, [*self._notices(), trouble]))
         return self._last
 
     def _ask(self) -> Top:

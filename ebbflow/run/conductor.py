@@ -33,6 +33,7 @@ _KNOCK_S = 3.0
 # Kept free of the time for stopping: for each later phase, and for the process manager itself.
 _PHASE_RESERVE_S, _LAST_RESERVE_S = 0.4, 0.6
 _STOPPED = frozenset({"STOPPED", "EXITED", "FATAL"})
+_DEMO = frozenset({"shop", "nginx"})
 _STORED = Series("store", "ebbflow_store_spans_stored_total")
 
 
@@ -200,7 +201,10 @@ class Conductor:
             if event.gives_up:
                 raise self._failure(event.name, event.text)
             self._say(f"{event.name} {event.text}")
-            self._watches_gone |= event.ended and event.name in {"shop", "nginx"}
+            if event.ended and event.name in _DEMO:
+                self._watches_gone = True
+                # Workers outlive an nginx that was killed.
+                end_orphans(self._supervisor.pid, keep=[state.pid for state in states.values()])
         for name, notice in self._logs.notices(now_s):
             self._say(f"{name}: {notice}")
         if self._watches_gone:

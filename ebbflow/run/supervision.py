@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -229,11 +229,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
-def end_orphans(pid: int, timeout_s: float = 1.0) -> int:
-    """SIGKILL the children of a process, and what falls to it from them, until none is left. How many there were."""
+def end_orphans(pid: int, *, keep: Collection[int] = (), timeout_s: float = 1.0) -> int:
+    """SIGKILL the children of a process but those to `keep`, and what falls to it from them. How many there were."""
     ended: set[int] = set()
     deadline = time.monotonic() + timeout_s
-    while (found := children(pid)) and time.monotonic() < deadline:
+    while (found := [child for child in children(pid) if child not in keep]) and time.monotonic() < deadline:
         for child in found:
             ended.add(child)
             with suppress(ProcessLookupError):

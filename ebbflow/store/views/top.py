@@ -55,9 +55,9 @@ def top_view(top: Top, width: int, height: int, *, notice: str = "") -> Group:
         top: what to show.
         width: columns of the terminal.
         height: its lines; rows that do not fit are counted.
-        notice: one line for people.
+        notice: lines for people.
     """
-    room = max(1, height - _FRAME_LINES - bool(notice))
+    room = max(1, height - _FRAME_LINES - len(notice.splitlines()))
     rows, hidden = top.rows[:room], top.rows[room:]
     parts: list[Text | Table] = [_heading(top)]
     parts.append(_table(rows, width) if rows else Text(f"no spans in the last {top.window_s:g} s", "dim"))
@@ -66,7 +66,7 @@ def top_view(top: Top, width: int, height: int, *, notice: str = "") -> Group:
     if lost := losses_line(top.losses):
         parts.append(Text(lost, "yellow"))
     if notice:
-        parts.append(Text(notice, "bold red"))
+        parts.append(Text(notice, "bold red", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 
