@@ -144,7 +144,7 @@ class Producer(ABC):
 
     @abstractmethod
     def give_back(self, batch: Batch, *, refused: bool) -> None:
-        """A batch was dropped from the buffer, or refused by Kafka: account for its events, and for the losses it told."""
+        """A batch was dropped from the buffer, or refused by Kafka: account for its events and the losses it told."""
 
     @abstractmethod
     def captured(self) -> int:
