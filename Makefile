@@ -36,7 +36,7 @@ check: ## Lint, format, types, C style, import rule, generated files
 
 bench: ## Measure what the documentation claims; writes bench/results/latest.json
 	@scripts/setup packages headers tracefs venv-dev kafka
-	@exec .venv/bin/python bench/run.py
+	@exec .venv/bin/python -m bench.run
 
 tools: ## Build the OpenTelemetry Collector and telemetrygen that tests use
 	@scripts/setup packages venv tools

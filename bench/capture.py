@@ -10,8 +10,8 @@ take turns within each round, so that a machine that drifts drifts for all:
     both      the same, nginx and wrk captured
     paced     a client at 10,000 requests/s, both ends captured
 
-Requests are nginx's own count (stub_status). CPU is utime and stime of /proc/PID/stat: of nginx's worker, which pays for
-the probes, and of the producer. Whether every request was counted is read from Kafka afterwards, by the processor.
+Requests are nginx's own count (stub_status). CPU is utime and stime of /proc/PID/stat: of nginx's worker, which pays
+for the probes, and of the producer. Whether every request was counted is read from Kafka afterwards, by the processor.
 """
 
 from __future__ import annotations

@@ -62,10 +62,3 @@ class Figure:
             bound = ">=" if self.at_least is not None else "<="
             text += f"  target {bound} {data['target']:g}: {'met' if self.met else 'MISSED'}"
         return text
-
-
-def from_json(data: dict[str, Any]) -> Figure:
-    """A figure that was made as name, value and unit."""
-    spread = data.get("spread") or []
-    values = [data["value"], *spread] if spread else [data["value"]]
-    return Figure(data["name"], values, data["unit"])

@@ -21,14 +21,13 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median, pstdev
 from typing import Any
 
 import grpc
-import orjson
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from prometheus_client import CollectorRegistry
 
+from bench.figures import Figure
 from ebbflow.broker import LIBS, LocalKafka, free_port
 from ebbflow.component import Record
 from ebbflow.config import Config, KafkaConfig, LogConfig, OtlpConfig
@@ -196,22 +195,6 @@ def _each(work: Callable[[bytes], object], values: list[bytes]) -> None:
         work(value)
 
 
-def figure(
-    name: str, samples: list[float], unit: str, target: float | None = None, baseline: float | None = None
-) -> dict[str, Any]:
-    value = median(samples)
-    return {
-        "name": name,
-        "value": round(value, 3),
-        "unit": unit,
-        "spread": round(pstdev(samples), 3),
-        "target": target,
-        "met": None if target is None else value >= target,
-        "baseline": None if baseline is None else round(baseline, 3),
-        "ratio": None if not baseline else round(value / baseline, 3),
-    }
-
-
 def measure(rounds: int, http: int, grpc_port: int) -> dict[str, list[float]]:
     """Samples by name, the ways interleaved."""
     values = [make_value(number * SPANS) for number in range(RECORDS)]
@@ -256,32 +239,27 @@ def measure_kafka(rounds: int, http: int) -> dict[str, list[float]]:
     return samples
 
 
-def figures(rounds: int) -> list[dict[str, Any]]:
-    """The sink's figures, medians over so many rounds."""
+def figures(rounds: int = 3) -> list[Figure]:
+    """The sink's figures; the ways take turns within each round."""
     setup_logging(LogConfig(level="error"), "bench")
     with backend() as (http, grpc_port):
         found = measure(rounds, http, grpc_port)
         kafka = measure_kafka(rounds, http)
-    rows = [
-        figure("sink: spans per core, HTTP gzip", found["http gzip"], "spans/s", TARGET_SPANS_PER_S),
-        figure("sink: spans per core, HTTP", found["http"], "spans/s", TARGET_SPANS_PER_S),
-        figure("sink: spans per core, gRPC gzip", found["grpc gzip"], "spans/s", TARGET_SPANS_PER_S),
-        figure("sink: spans per core, gRPC", found["grpc"], "spans/s", TARGET_SPANS_PER_S),
-        figure("sink: records checked by full parse", found["check"], "spans/s", None, median(found["walk"])),
-        figure("sink: gzip level 1 against 6", found["gzip 1"], "MB/s", None, median(found["gzip 6"])),
+    unit, target = "spans/s/core", TARGET_SPANS_PER_S
+    made = [
+        Figure("sink, HTTP gzip", found["http gzip"], unit, at_least=target),
+        Figure("sink, HTTP", found["http"], unit, at_least=target),
+        Figure("sink, gRPC gzip", found["grpc gzip"], unit, at_least=target),
+        Figure("sink, gRPC", found["grpc"], unit, at_least=target),
+        Figure("sink, check by full parse (of: wire walk)", found["check"], unit, baseline=found["walk"]),
+        Figure("sink, gzip level 1 (of: level 6)", found["gzip 1"], "MB/s", baseline=found["gzip 6"]),
     ]
     if kafka["cpu"]:
-        rows += [
-            figure("sink: spans per core, Kafka to HTTP gzip", kafka["cpu"], "spans/s", TARGET_SPANS_PER_S),
-            figure("sink: spans per second, Kafka to HTTP gzip, start and stop included", kafka["wall"], "spans/s"),
-        ]
-    return rows
-
-
-def main() -> None:
-    for row in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
-        print(orjson.dumps(row).decode())
+        made.append(Figure("sink, Kafka to HTTP gzip", kafka["cpu"], unit, at_least=target))
+        made.append(Figure("sink, Kafka to HTTP gzip, start to stop", kafka["wall"], "spans/s"))
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    for each in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
+        print(each.line())

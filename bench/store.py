@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import gzip
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from bench.figures import Figure
 from ebbflow.broker import free_port
 from ebbflow.store.samples import make_http_spans, make_request
 
@@ -102,14 +102,7 @@ def milliseconds(client: httpx.Client, path: str, rounds: int) -> list[float]:
     return [once() for _ in range(rounds)]
 
 
-def figure(name: str, unit: str, values: list[float], digits: int = 1) -> dict[str, object]:
-    """Median of the rounds; the spread is their range over it."""
-    middle = statistics.median(values)
-    spread = (max(values) - min(values)) / middle if middle else 0.0
-    return {"name": name, "value": round(middle, digits), "unit": unit, "spread": round(spread, 3)}
-
-
-def figures(rounds: int) -> list[dict[str, object]]:
+def figures(rounds: int = 5) -> list[Figure]:
     """All figures of the store, each over `rounds` rounds."""
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as client:
         rates = []
@@ -125,19 +118,14 @@ def figures(rounds: int) -> list[dict[str, object]]:
             "one trace": f"/api/traces/{trace_id}",
             "top over 10 s": "/api/top?window_s=10",
         }
-        asked = [figure(f"store {name}", "ms", milliseconds(client, path, rounds)) for name, path in questions.items()]
+        asked = [Figure(f"store, {name}", milliseconds(client, path, rounds), "ms") for name, path in questions.items()]
     return [
-        figure("store ingest over OTLP/HTTP", "spans/s", rates, 0),
+        Figure("store, ingest over OTLP/HTTP", rates, "spans/s"),
         *asked,
-        figure("store file", "bytes/span", [size / FILLED_SPANS]),
+        Figure("store, file", [size / FILLED_SPANS], "bytes/span"),
     ]
 
 
-def main() -> None:
-    measure: Callable[[int], list[dict[str, object]]] = figures
-    for row in measure(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
-        print(json.dumps(row))
-
-
 if __name__ == "__main__":
-    main()
+    for each in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
+        print(each.line())
