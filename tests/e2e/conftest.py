@@ -1,0 +1,33 @@
+"""`e2e.harness` and its neighbours are modules beside the tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> Iterator:
+    """A pipeline in which nothing runs yet."""
+    from e2e.harness import Pipeline
+
+    with Pipeline(tmp_path / "pipeline") as pipeline:
+        pipeline.directory.mkdir()
+        yield pipeline
+
+
+@pytest.fixture
+def nginx(tmp_path) -> Iterator[Callable]:
+    """Start an nginx: `nginx(keepalive_requests=…)`."""
+    from contextlib import ExitStack
+
+    from e2e.nginx import nginx as run
+
+    with ExitStack() as stack:
+        number = iter(range(10))
+        yield lambda **options: stack.enter_context(run(tmp_path / f"nginx-{next(number)}", **options))
