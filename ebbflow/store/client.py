@@ -43,16 +43,13 @@ class FileReader:
         self._database = database
 
     def spans(self, wanted: queries.SpanFilter) -> Iterator[bytes]:
-        with self._database.reader() as connection:
-            yield from queries.find_spans(connection, wanted)
+        yield from queries.find_spans(self._database, wanted)
 
     def trace(self, prefix: str) -> Iterator[bytes]:
-        with self._database.reader() as connection:
-            yield from queries.find_trace(connection, prefix)
+        yield from queries.find_trace(self._database, prefix)
 
     def top(self, window_s: float) -> queries.Top:
-        with self._database.reader() as connection:
-            return queries.find_top(connection, int(window_s * 1e9))
+        return queries.find_top(self._database, int(window_s * 1e9))
 
 
 class RemoteReader:

@@ -8,7 +8,7 @@ batch is compared with the rows of its own time range only, which zone maps make
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ import numpy as np
 from ebbflow.errors import PermissionDenied, StoreCorrupt, StoreError, StoreNewer
 from ebbflow.store.columns import SCHEMA, SCHEMA_VERSION, SPAN_COLUMNS, Batch, Row, to_batch
 from ebbflow.store.database_errors import translated
+from ebbflow.store.gate import Gate
 
 MEMORY_LIMIT = "1GB"
 MAX_WAL_BYTES = 64 << 20
+FETCH_ROWS = 1000
+READERS_END_WITHIN_S = 5.0
 # A quarter of DuckDB's default: as fast here, and a small `max_bytes` can be kept to (an empty store has six blocks).
 BLOCK_BYTES = 65_536
 # DuckDB reuses freed blocks but gives back only those at the file's end: up to half of a busy file is free space.
-LIVE_SHARE = 0.6
-LIVE_SHARE_AFTER = 0.5
+LIVE_SHARE = 0.5
+LIVE_SHARE_AFTER = 0.4
 # DuckDB draws a bar on standard output where it takes a program for a person; a setting of each single connection.
 _QUIET = "SET enable_progress_bar = false"
 _KEYS = ("trace_hi", "trace_lo", "span_id", "start_ns")
@@ -55,7 +58,7 @@ class Size:
 
 
 class Database:
-    """One open file. Methods that write are for a single thread; `reader` gives connections to others.
+    """One open file. Methods that write are for a single thread; `rows` is for any.
 
     Raises:
         StoreError: or one of its kinds, for whatever is wrong with the file, here and in every method.
@@ -68,6 +71,7 @@ class Database:
         self._wal_bytes = min(MAX_WAL_BYTES, max_bytes // 8) if max_bytes else MAX_WAL_BYTES
         if not read_only:
             _make_directory(path.parent)
+        self._gate = Gate()
         self._connection = self._open()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
@@ -96,16 +100,29 @@ class Database:
         with translated(self.path):
             self._connection.close()
 
-    @contextmanager
-    def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection of its own, for one thread."""
-        with translated(self.path):
-            cursor = self._connection.cursor()
-            try:
-                cursor.execute(_QUIET)
-                yield cursor
-            finally:
-                cursor.close()
+    def rows(self, query: str, parameters: Sequence[Any] = (), *, many: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Answer a query on a connection of its own; from any thread.
+
+        However slowly the rows are taken, nothing in the file is held up by it: they are all found at once.
+
+        Args:
+            query: a SELECT.
+            parameters: its values.
+            many: more rows than should be in memory; they wait in a temporary table.
+        """
+        with translated(self.path), closing(self._connection.cursor()) as cursor:
+            cursor.execute(_QUIET)
+            with self._gate.reading():
+                if not many:
+                    found = cursor.execute(query, list(parameters)).fetchall()
+                else:
+                    cursor.execute(f"CREATE TEMP TABLE found AS {query}", list(parameters))
+            if not many:
+                yield from found
+                return
+            cursor.execute("FROM found")
+            while part := cursor.fetchmany(FETCH_ROWS):
+                yield from part
 
     def insert(self, rows: Sequence[Row], resources: Mapping[int, str]) -> Inserted:
         """Add spans in one transaction; they are on disk when this returns."""
@@ -157,18 +174,16 @@ class Database:
         """The file and its log, as the file system sees them: cheap enough for every commit."""
         return sum(_bytes_of(path) for path in (self.path, self.path.with_name(self.path.name + ".wal")))
 
+    def is_beyond(self, max_bytes: int) -> bool:
+        """Whether `expire_beyond` has something to delete; takes 0.4 ms."""
+        return self.size().live_bytes > LIVE_SHARE * max_bytes
+
     def expire_older(self, received_before_ns: int) -> int:
         """Delete what arrived before that time; the number of spans deleted."""
         return self._delete_before(received_before_ns)
 
     def expire_beyond(self, max_bytes: int) -> int:
-        """Delete the spans that arrived first until what is left fits `max_bytes`; the number of spans deleted.
-
-        Spans are deleted by their arrival, in whole blocks, so that the space is really free afterwards.
-        """
-        if self.file_bytes() <= max_bytes:
-            return 0
-        self._checkpoint()
+        """Delete the spans that arrived first until the file can do with `max_bytes`; the number of spans deleted."""
         live = self.size().live_bytes
         if live <= LIVE_SHARE * max_bytes:
             return 0
@@ -180,19 +195,25 @@ class Database:
         return 0 if cutoff is None else self._delete_before(cutoff + 1)
 
     def _delete_before(self, received_ns: int) -> int:
-        with translated(self.path), self._transaction():
-            found = self._connection.execute("DELETE FROM spans WHERE received_ns < ?", [received_ns]).fetchone()
-            deleted = int(found[0]) if found else 0
+        """Nothing is deleted while a reader would keep its space from being freed; the next time will do."""
+        with translated(self.path):
+            oldest = self._connection.execute("SELECT min(received_ns) FROM spans").fetchone()
+        if oldest is None or oldest[0] is None or oldest[0] >= received_ns:
+            return 0
+        with self._gate.alone(READERS_END_WITHIN_S) as alone:
+            deleted = self._delete(received_ns) if alone else 0
             if deleted:
-                self._connection.execute(
-                    "DELETE FROM resources WHERE id NOT IN (SELECT DISTINCT resource_id FROM spans)"
-                )
-        if deleted:
-            self._checkpoint()
+                self._checkpoint()
         return deleted
 
+    def _delete(self, received_ns: int) -> int:
+        with translated(self.path), self._transaction():
+            found = self._connection.execute("DELETE FROM spans WHERE received_ns < ?", [received_ns]).fetchone()
+            self._connection.execute("DELETE FROM resources WHERE id NOT IN (SELECT DISTINCT resource_id FROM spans)")
+        return int(found[0]) if found else 0
+
     def _checkpoint(self) -> None:
-        # With a reader in the way the space is given back by the next one.
+        # With a writer in the way, of which there is none but us, the next checkpoint will do.
         with translated(self.path), suppress(duckdb.TransactionException):
             self._connection.execute("CHECKPOINT")
 

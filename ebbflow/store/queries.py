@@ -7,7 +7,7 @@ parsed to be written again, and every value stays what it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import orjson
 from ebbflow.errors import ConfigError
 from ebbflow.store.columns import KINDS, STATUSES
 
-FETCH_ROWS = 1000
+FEW = 10_000
 DURATION = "(greatest(end_ns, start_ns) - start_ns)"
 FAILED = f"(status = {STATUSES.index('error')} OR http_status >= 500)"
 NEWEST_FIRST = "start_ns DESC, trace_hi, trace_lo, span_id"
@@ -29,10 +29,10 @@ IDLE_NS = 5_000_000_000
 RECENT_NS = 60_000_000_000
 
 
-class Connection(Protocol):
-    """What is used of DuckDB's connection."""
+class Source(Protocol):
+    """What is used of a database."""
 
-    def execute(self, query: str, parameters: object = ..., /) -> Any: ...
+    def rows(self, query: str, parameters: Sequence[Any] = ..., *, many: bool = ...) -> Iterator[tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +114,7 @@ def _conditions(wanted: SpanFilter) -> Iterator[tuple[str, list[Any]]]:
         yield "start_ns >= ?", [wanted.since_ns]
 
 
-def find_spans(connection: Connection, wanted: SpanFilter) -> Iterator[bytes]:
+def find_spans(source: Source, wanted: SpanFilter) -> Iterator[bytes]:
     """Spans as JSON lines, newest first.
 
     Raises:
@@ -128,30 +128,29 @@ def find_spans(connection: Connection, wanted: SpanFilter) -> Iterator[bytes]:
         # Row numbers first: only the rows that are shown are read in full, four times as fast on a slow condition.
         found = f"""SELECT * FROM spans WHERE rowid IN
             (SELECT rowid FROM spans WHERE {where} ORDER BY {NEWEST_FIRST} LIMIT {int(wanted.limit)})"""  # noqa: S608
-    yield from _lines(connection, _PLAIN, found, NEWEST_FIRST, parameters)
+    many = not 0 < wanted.limit <= FEW
+    yield from _lines(source, _PLAIN, found, NEWEST_FIRST, parameters, many=many)
 
 
-def find_trace(connection: Connection, prefix: str) -> Iterator[bytes]:
+def find_trace(source: Source, prefix: str) -> Iterator[bytes]:
     """The spans of one trace as JSON lines, oldest first, each span id once.
 
     Raises:
         ConfigError: not hex, or no trace, or more than one begins with it.
     """
-    trace = resolve_trace(connection, prefix)
+    trace = resolve_trace(source, prefix)
     once = """
         SELECT * FROM spans WHERE trace_hi = ? AND trace_lo = ?
         QUALIFY row_number() OVER (PARTITION BY span_id ORDER BY received_ns, start_ns) = 1"""
-    yield from _lines(connection, _FULL, once, OLDEST_FIRST, list(trace))
+    yield from _lines(source, _FULL, once, OLDEST_FIRST, list(trace))
 
 
-def _lines(connection: Connection, names: str, found: str, order: str, parameters: list[Any]) -> Iterator[bytes]:
-    result = connection.execute(
-        f"SELECT {names} FROM ({found}) s JOIN resources r ON r.id = s.resource_id ORDER BY {order}",  # noqa: S608
-        parameters,
-    )
-    while rows := result.fetchmany(FETCH_ROWS):
-        for row in rows:
-            yield _line(*row)
+def _lines(
+    source: Source, names: str, found: str, order: str, parameters: list[Any], *, many: bool = False
+) -> Iterator[bytes]:
+    query = f"SELECT {names} FROM ({found}) s JOIN resources r ON r.id = s.resource_id ORDER BY {order}"  # noqa: S608
+    for row in source.rows(query, parameters, many=many):
+        yield _line(*row)
 
 
 def _line(
@@ -179,7 +178,7 @@ def _more(*values: str) -> str:
     return "".join(parts)
 
 
-def resolve_trace(connection: Connection, prefix: str) -> tuple[int, int]:
+def resolve_trace(source: Source, prefix: str) -> tuple[int, int]:
     """The two halves of the only trace id that begins with `prefix`.
 
     Raises:
@@ -188,11 +187,13 @@ def resolve_trace(connection: Connection, prefix: str) -> tuple[int, int]:
     if not re.fullmatch(r"[0-9a-fA-F]{1,32}", prefix):
         raise ConfigError(f"{prefix!r} is no trace id", hint="a trace id is 32 hex digits; its beginning is enough")
     lowest, highest = (int(prefix.ljust(32, digit), 16) for digit in "0f")
-    found = connection.execute(
-        "SELECT DISTINCT trace_hi, trace_lo FROM spans WHERE trace_hi BETWEEN ? AND ?"
-        " AND (trace_hi > ? OR trace_lo >= ?) AND (trace_hi < ? OR trace_lo <= ?) ORDER BY ALL LIMIT 3",
-        [lowest >> 64, highest >> 64, *_halves(lowest), *_halves(highest)],
-    ).fetchall()
+    found = list(
+        source.rows(
+            "SELECT DISTINCT trace_hi, trace_lo FROM spans WHERE trace_hi BETWEEN ? AND ?"
+            " AND (trace_hi > ? OR trace_lo >= ?) AND (trace_hi < ? OR trace_lo <= ?) ORDER BY ALL LIMIT 3",
+            [lowest >> 64, highest >> 64, *_halves(lowest), *_halves(highest)],
+        )
+    )
     if not found:
         raise ConfigError(f"no trace begins with {prefix}", hint="`ebbflow traces` lists what there is")
     if len(found) > 1:
@@ -205,9 +206,7 @@ def _halves(identity: int) -> tuple[int, int]:
     return identity >> 64, identity & (1 << 64) - 1
 
 
-def find_top(
-    connection: Connection, window_ns: int, *, now_ns: int | None = None, losses: dict[str, int] | None = None
-) -> Top:
+def find_top(source: Source, window_ns: int, *, now_ns: int | None = None, losses: dict[str, int] | None = None) -> Top:
     """Rates, errors and latencies by service, kind and route.
 
     The window ends at the newest span: event time, so that data on its way through the pipeline is not missing at the
@@ -215,19 +214,21 @@ def find_top(
     with the clock.
 
     Args:
-        connection: to the store.
+        source: the database.
         window_ns: length.
         now_ns: the clock of a live view; None keeps the window at the newest span.
         losses: passed on.
     """
-    newest, arrived = connection.execute(
-        "SELECT max(least(end_ns, received_ns)), max(received_ns) FROM spans"
-        " WHERE received_ns + ? >= (SELECT max(received_ns) FROM spans)",
-        [RECENT_NS],
-    ).fetchone()
+    newest, arrived = next(
+        source.rows(
+            "SELECT max(least(end_ns, received_ns)), max(received_ns) FROM spans"
+            " WHERE received_ns + ? >= (SELECT max(received_ns) FROM spans)",
+            [RECENT_NS],
+        )
+    )
     idle_ns = 0 if now_ns is None or arrived is None else max(0, now_ns - arrived - IDLE_NS)
     end = (newest or 0) + idle_ns
-    found = connection.execute(_TOP, [max(0, end - window_ns), end]).fetchall() if newest else []
+    found = source.rows(_TOP, [max(0, end - window_ns), end]) if newest else ()
     return Top(
         window_s=window_ns / 1e9,
         end_unix_nano=end,

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Any
@@ -91,30 +90,24 @@ class Store:
         wanted = queries.SpanFilter(
             service=service, status=status, slower_than_ns=slower_than_ns, since_ns=since_ns, limit=limit
         )
-        return self._stream(partial(queries.find_spans, wanted=wanted))
+        return self._stream(queries.find_spans(self._database, wanted))
 
     def trace(self, trace_id: str) -> Response:
-        return self._stream(partial(queries.find_trace, prefix=trace_id))
+        return self._stream(queries.find_trace(self._database, trace_id))
 
-    def _stream(self, find: Callable[[queries.Connection], Iterator[bytes]]) -> Response:
+    def _stream(self, lines: Iterator[bytes]) -> Response:
         """JSON lines as they are found. The first is awaited, so that errors still become a status."""
-        lines = self._lines(find)
         first = next(lines, b"")
         return StreamingResponse(chain((first,), _joined(lines)), media_type=JSON_LINES)
 
-    def _lines(self, find: Callable[[queries.Connection], Iterator[bytes]]) -> Iterator[bytes]:
-        with self._database.reader() as connection:
-            yield from find(connection)
-
     def top(self, window_s: Annotated[float, Query(gt=0, le=31_536_000)] = 10.0) -> Response:
         totals = self.metrics.totals()
-        with self._database.reader() as connection:
-            found = queries.find_top(
-                connection,
-                int(window_s * 1e9),
-                now_ns=self._clock_ns(),
-                losses={name: totals[name] for name in LOSSES},
-            )
+        found = queries.find_top(
+            self._database,
+            int(window_s * 1e9),
+            now_ns=self._clock_ns(),
+            losses={name: totals[name] for name in LOSSES},
+        )
         return _json(found.as_json())
 
     def ready(self) -> Response:

@@ -65,7 +65,6 @@ class Writer(threading.Thread):
         self._closing = False
         self._broken = False
         self._problem = ""
-        self._sweep_at_bytes = config.max_bytes
 
     def submit(self, decoded: Decoded) -> Future[None]:
         """Queue one request's rows; the future is done when they are on disk.
@@ -106,15 +105,17 @@ class Writer(threading.Thread):
             self._abandon()
 
     def _work(self) -> None:
-        next_sweep_ns = self._clock_ns()
+        next_sweep_ns, swept = self._clock_ns(), True
         while True:
             group = self._next_group()
             if group:
                 self.write(group)
             elif self._closing:
                 return
-            if self._clock_ns() >= next_sweep_ns or self._too_large():
-                self.sweep()
+            due = self._clock_ns() >= next_sweep_ns
+            # A sweep that could delete nothing is not tried again with every group.
+            if due or (group and swept and self._too_large()):
+                swept = self.sweep()
                 next_sweep_ns = self._clock_ns() + int(self._sweep_s * 1e9)
 
     def _abandon(self) -> None:
@@ -186,21 +187,24 @@ class Writer(threading.Thread):
             self._log.error("cannot write", error=str(error), code=error.code, hint=error.hint)
 
     def _too_large(self) -> bool:
-        size = self._database.file_bytes()
-        self._metrics.file.set(size)
-        return size > self._sweep_at_bytes
+        try:
+            self._metrics.file.set(self._database.file_bytes())
+            return self._database.is_beyond(self._config.max_bytes)
+        except EbbflowError as error:
+            self._note(error)
+            return False
 
-    def sweep(self) -> None:
-        """Apply retention by age, then by size."""
+    def sweep(self) -> bool:
+        """Apply retention by age, then by size; whether all that is due was deleted."""
         try:
             age = self._database.expire_older(self._clock_ns() - int(self._config.retention_s * 1e9))
             size = self._database.expire_beyond(self._config.max_bytes)
+            done = not self._database.is_beyond(self._config.max_bytes)
         except EbbflowError as error:
             self._note(error)
-            return
-        # What could not be given back yet must not make every commit sweep again.
-        self._sweep_at_bytes = max(self._config.max_bytes, self._database.file_bytes() * 11 // 10)
+            return False
         for reason, deleted in (("age", age), ("size", size)):
             if deleted:
                 self._metrics.deleted.labels(reason).inc(deleted)
                 self._log.info("spans deleted", reason=reason, spans=deleted, file_bytes=self._database.file_bytes())
+        return done

@@ -20,13 +20,11 @@ def insert_many(database, count):
     values = [
         made.get(c.name, "''" if c.sql == "VARCHAR" else "'{}'" if c.sql == "JSON" else "0") for c in SPAN_COLUMNS
     ]
-    with database.reader() as connection:
-        connection.execute(f"INSERT INTO spans SELECT {', '.join(values)} FROM range(1, {count + 1}) t(number)")
+    database._connection.execute(f"INSERT INTO spans SELECT {', '.join(values)} FROM range(1, {count + 1}) t(number)")
 
 
 def one(database, sql):
-    with database.reader() as connection:
-        return connection.execute(sql).fetchone()
+    return next(database.rows(sql))
 
 
 def test_insert_new_spans_are_stored(database):
@@ -120,13 +118,47 @@ def test_expire_beyond_file_too_large_deletes_the_oldest_and_frees_space(databas
     assert database.size().live_bytes <= live
 
 
-def test_expire_beyond_log_that_shrinks_by_itself_deletes_nothing(database):
-    insert_many(database, 10_000)
-    before = database.file_bytes()
-    with database.reader() as connection:
-        connection.execute("DELETE FROM spans WHERE received_ns > 10")
-    assert database.expire_beyond(before) == 0
-    assert database.file_bytes() < before
+def test_expire_beyond_what_is_in_the_log_only_deletes_nothing(database):
+    insert_many(database, 1000)
+    assert not database.is_beyond(1 << 20)
+    assert database.expire_beyond(1 << 20) == 0
+
+
+def test_expire_older_waits_for_readers_and_leaves_it_when_they_stay(database, monkeypatch):
+    monkeypatch.setattr("ebbflow.store.database.READERS_END_WITHIN_S", 0.01)
+    insert(database, [make_span(0)], received_ns=10)
+    with database._gate.reading():
+        assert database.expire_older(20) == 0
+    assert database.expire_older(20) == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_rows_taken_slowly_hold_nothing_up(database, many):
+    insert(database, [make_span(n) for n in range(5)], received_ns=10)
+    rows = database.rows("SELECT name FROM spans ORDER BY name DESC", many=many)
+    assert next(rows) == ("span 4",)
+    assert database.expire_older(20) == 5
+    assert list(rows) == [("span 3",), ("span 2",), ("span 1",), ("span 0",)]
+
+
+def test_rows_many_come_in_order_and_with_parameters(database):
+    insert_many(database, 3000)
+    found = database.rows("SELECT received_ns FROM spans WHERE received_ns > ? ORDER BY received_ns", [5], many=True)
+    assert [number for (number,) in found] == list(range(6, 3001))
+
+
+def test_rows_of_a_read_only_file_can_be_many(config):
+    writer = Database(config.path)
+    insert(writer, [make_span(0)])
+    writer.close()
+    reader = Database(config.path, read_only=True)
+    assert list(reader.rows("SELECT name FROM spans", many=True)) == [("span 0",)]
+    reader.close()
+
+
+def test_rows_bad_query_is_a_store_error(database):
+    with pytest.raises(StoreError):
+        next(database.rows("SELECT nothing"))
 
 
 def test_open_read_only_sees_what_was_written(config):
@@ -199,7 +231,5 @@ def test_reopen_after_close_works_again(database):
     assert insert(database, [make_span(0)]) == Inserted(1, 0)
 
 
-def test_reader_draws_no_progress_on_standard_output(database):
-    with database.reader() as connection:
-        connection.execute("SELECT value FROM duckdb_settings() WHERE name = 'enable_progress_bar'")
-        assert connection.fetchone() == ("false",)
+def test_rows_draw_no_progress_on_standard_output(database):
+    assert one(database, "SELECT value FROM duckdb_settings() WHERE name = 'enable_progress_bar'") == ("false",)

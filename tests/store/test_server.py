@@ -151,6 +151,5 @@ def test_serve_answers_until_it_is_stopped_and_keeps_the_spans(tmp_path, monkeyp
     started[0].handle_exit(signal.SIGTERM, None)
     thread.join(10)
     database = server.Database(config.path, read_only=True)
-    with database.reader() as connection:
-        assert connection.execute("SELECT count(*) FROM spans").fetchone() == (1,)
+    assert list(database.rows("SELECT count(*) FROM spans")) == [(1,)]
     database.close()

@@ -22,7 +22,7 @@ class ScriptedDatabase:
         self.script = list(script)
         self.groups: list[int] = []
         self.reopened = 0
-        self.bytes = 0
+        self.beyond: bool | Exception = False
         self.expired = (0, 0)
         self.cutoffs: list[int] = []
 
@@ -37,7 +37,12 @@ class ScriptedDatabase:
         self.reopened += 1
 
     def file_bytes(self) -> int:
-        return self.bytes
+        return 0
+
+    def is_beyond(self, max_bytes: int) -> bool:
+        if isinstance(self.beyond, Exception):
+            raise self.beyond
+        return self.beyond
 
     def expire_older(self, received_before_ns: int) -> int:
         self.cutoffs.append(received_before_ns)
@@ -70,8 +75,7 @@ def test_submit_future_is_done_when_the_span_is_in_the_database(database, config
     writer.start()
     try:
         writer.submit(decoded(0)).result(5)
-        with database.reader() as connection:
-            assert connection.execute("SELECT count(*) FROM spans").fetchone() == (1,)
+        assert list(database.rows("SELECT count(*) FROM spans")) == [(1,)]
     finally:
         writer.close()
 
@@ -173,7 +177,7 @@ def test_problems_running_writer_has_none(config):
 def test_run_that_breaks_fails_whoever_waits(config, monkeypatch):
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     database = ScriptedDatabase()
-    monkeypatch.setattr(database, "file_bytes", lambda: 1 / 0)
+    monkeypatch.setattr(database, "expire_older", lambda _: 1 / 0)
     writer = make_writer(database, config, sweep_s=0.001)
     writer.start()
     writer.join(5)
@@ -205,10 +209,33 @@ def test_sweep_trouble_is_noted(config):
     assert writer._problem == "full"
 
 
-def test_sweep_file_that_stays_large_does_not_sweep_after_every_commit(config):
+def test_run_sweeps_when_the_file_is_too_large(config):
     database = ScriptedDatabase()
-    writer = make_writer(database, config)
-    database.bytes = config.max_bytes + 1
-    assert writer._too_large()
-    writer.sweep()
+    database.expired, database.beyond = (0, 4), True
+    writer = make_writer(database, config, sweep_s=3600)
+    writer._clock_ns = lambda: 0
+    future = writer.submit(decoded(0))
+    writer.start()
+    future.result(5)
+    writer.close()
+    assert totals(writer)["deleted_size"] == 4
+
+
+def test_run_sweep_that_deletes_nothing_is_not_repeated_with_every_group(config):
+    database = ScriptedDatabase()
+    database.beyond = True
+    writer = make_writer(database, config, sweep_s=3600)
+    for number in range(3):
+        group_of_one = writer.submit(decoded(number))
+        if number == 0:
+            writer.start()
+        group_of_one.result(5)
+    writer.close()
+    assert len(database.cutoffs) == 1
+
+
+def test_too_large_trouble_is_noted(config):
+    writer = make_writer(ScriptedDatabase(), config)
+    writer._database.beyond = StoreFull("full")
     assert not writer._too_large()
+    assert writer._problem == "full"
