@@ -26,8 +26,8 @@ Transfer-Encoding wins over Content-Length; chunk sizes are hexadecimal digits w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from ebbflow.errors import ProtocolError
@@ -111,21 +111,21 @@ class Framing(NamedTuple):
 _NO_BODY = Framing(Kind.NONE)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """`fields` holds lower-case names with their values; repeated fields are joined by ", " (RFC 9110, 5.3)."""
 
     method: bytes
     target: bytes
     minor: int
-    fields: dict[bytes, bytes] = field(default_factory=dict)
+    fields: dict[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
+    """See RequestHead."""
+
     status: int
     minor: int
-    fields: dict[bytes, bytes] = field(default_factory=dict)
+    fields: dict[bytes, bytes]
 
 
 def skip_empty_lines(buffer: Buffer, start: int = 0) -> int:
@@ -171,21 +171,31 @@ def parse_response_head(head: bytes) -> ResponseHead:
     Raises:
         ProtocolError: no status line of HTTP/1.
     """
-    match = _STATUS_LINE.match(head)
+    status, minor = _status_line(head[: head.find(b"\n") + 1])
+    return ResponseHead(status, minor, _fields(_RESPONSE_FIELDS, head))
+
+
+@lru_cache(maxsize=1024)
+def _status_line(line: bytes) -> tuple[int, int]:
+    match = _STATUS_LINE.match(line)
     if match is None:
-        raise ProtocolError(f"no HTTP/1 status line: {head[:40]!r}")
-    return ResponseHead(int(match[2]), int(match[1]), _fields(_RESPONSE_FIELDS, head))
+        raise ProtocolError(f"no HTTP/1 status line: {line[:40]!r}")
+    return int(match[2]), int(match[1])
 
 
 def _fields(pattern: re.Pattern[bytes], head: bytes) -> dict[bytes, bytes]:
     if b"\n " in head or b"\n\t" in head:
         head = _OBS_FOLD.sub(b" ", head)
-    fields: dict[bytes, bytes] = {}
-    for name, value in pattern.findall(head, 0, head.rfind(b"\n") + 1):
-        lower = name.lower()
-        stripped = value.rstrip(b" \t")
-        fields[lower] = fields[lower] + b", " + stripped if lower in fields else stripped
-    return fields
+    found = pattern.findall(head, 0, head.rfind(b"\n") + 1)
+    fields = {name.lower(): value.rstrip(b" \t") for name, value in found}
+    return fields if len(fields) == len(found) else _joined(found)
+
+
+def _joined(found: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in found:
+        fields.setdefault(name.lower(), []).append(value.rstrip(b" \t"))
+    return {name: b", ".join(values) for name, values in fields.items()}
 
 
 def request_framing(head: RequestHead) -> Framing:
@@ -213,11 +223,13 @@ def _by_fields(fields: dict[bytes, bytes], minor: int, default: Framing) -> Fram
             return Framing(Kind.CHUNKED)
         return Framing(Kind.CLOSE, 0, "" if default.kind is Kind.CLOSE else "Transfer-Encoding does not end in chunked")
     text = fields.get(b"content-length")
-    if text is None:
-        return default
-    if b"," in text:
-        values = {part.strip(b" \t") for part in text.split(b",")}
-        text = values.pop() if len(values) == 1 else b"conflict"
-    if not _LENGTH.match(text):
+    return default if text is None else _by_length(text)
+
+
+@lru_cache(maxsize=4096)
+def _by_length(text: bytes) -> Framing:
+    values = {part.strip(b" \t") for part in text.split(b",")}
+    value = values.pop() if len(values) == 1 else b""
+    if not _LENGTH.match(value):
         return Framing(Kind.CLOSE, 0, "invalid or conflicting Content-Length")
-    return Framing(Kind.LENGTH, int(text))
+    return Framing(Kind.LENGTH, int(value))

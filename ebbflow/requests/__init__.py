@@ -1,0 +1,1 @@
+"""State and steps of processors/requests.py."""
