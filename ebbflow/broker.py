@@ -116,12 +116,13 @@ class LocalKafka:
         """
         client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
         deadline = time.monotonic() + timeout_s
-        while not _answers(client):
+        while time.monotonic() < deadline:
             self.check_alive()
-            if time.monotonic() > deadline:
-                raise DependencyError(
-                    f"Kafka at {self.bootstrap} does not answer after {timeout_s:g} s", hint=f"see {self.log_file}"
-                )
+            if _answers(client):
+                return
+        raise DependencyError(
+            f"Kafka at {self.bootstrap} does not answer after {timeout_s:g} s", hint=f"see {self.log_file}"
+        )
 
     def check_alive(self) -> None:
         """Do nothing while the broker runs and has room to write.

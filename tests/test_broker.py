@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -174,6 +176,35 @@ def test_wait_ready_broker_that_never_answers_is_given_up(fake):
             broker.wait_ready(timeout_s=0.1)
     finally:
         broker.stop()
+
+
+def test_wait_ready_broker_of_one_s_own_is_ready_when_it_lists_itself(fake, monkeypatch):
+    answers = iter([{}, {1: "broker"}])
+
+    def list_topics(_client, timeout):
+        assert timeout < 1
+        return SimpleNamespace(brokers=next(answers))
+
+    monkeypatch.setattr(
+        module, "AdminClient", type("Client", (), {"__init__": lambda *_: None, "list_topics": list_topics})
+    )
+    broker = fake("exec sleep 60")
+    broker.start()
+    try:
+        broker.wait_ready()
+    finally:
+        broker.kill()
+    assert next(answers, "asked until it was there") == "asked until it was there"
+
+
+def test_start_storage_without_room_is_told_as_such(fake, monkeypatch):
+    def mkdir(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.Path, "mkdir", mkdir)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
+    with pytest.raises(DependencyError, match=r"has no room in .*: 0 MiB free"):
+        fake("").start()
 
 
 def test_stop_broker_that_ignores_sigterm_is_killed(fake):
