@@ -109,6 +109,11 @@ def test_listening_taken_port_is_told_with_who(tmp_path):
     assert "ss -ltnp" in error.value.hint
 
 
+def test_listening_answers_are_not_held_back_for_more(tmp_path):
+    with server.listening(StoreConfig(port=free_port(), path=tmp_path / "s.duckdb")) as bound:
+        assert bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_listening_privileged_port_is_denied(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
