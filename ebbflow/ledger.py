@@ -8,6 +8,9 @@ Every stage writes entries to one topic: {"stage", "source", "time_unix_ns", "co
     requests            topic/partition/offset    events, invalid, spans, exchanges, incomplete, lost_exchanges, …
     sink.traces         topic/partition/offset    received = exported + rejected
 
+A sink's source is the record from which the one it takes was made, where a header says so (`ebbflow-source`, and
+`ebbflow-part` where there are several), so that what a processor repeats counts once as well.
+
 A balance is an equation between sums of counters (`BALANCES`); the stage that is named with it is the one where the
 difference arises. An equation that does not hold while entries still change is only in motion.
 """

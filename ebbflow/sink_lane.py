@@ -155,9 +155,7 @@ class Lane:
 
     async def _account(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            record = delivery.record
-            source = f"{record.topic}/{record.partition}/{record.offset}"
-            await self._ledger.add(self.stage, source, delivery.counters)
+            await self._ledger.add(self.stage, _origin(delivery.record), delivery.counters)
         await self._ledger.flush()
 
     async def _commit(self, offset: int) -> None:
@@ -166,6 +164,20 @@ class Lane:
         except (CommitFailedError, IllegalStateError):
             return  # the group has moved on; whoever has the partition now delivers these records once more
         self._report("kafka", None)
+
+
+def _origin(record: Record) -> str:
+    """What the ledger knows a record by: the input it was made from, where its headers say so.
+
+    A processor that was killed writes the same record once more, at another offset; by its origin it counts once.
+    """
+    headers = dict(record.headers)
+    source = headers.get("ebbflow-source")
+    if source is None:
+        return f"{record.topic}/{record.partition}/{record.offset}"
+    return "#".join(
+        part.decode("utf-8", "replace") for part in (source, headers.get("ebbflow-part")) if part is not None
+    )
 
 
 def _to_record(message: Any) -> Record:

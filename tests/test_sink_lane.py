@@ -153,6 +153,17 @@ async def test_records_are_delivered_accounted_and_then_committed_in_order():
     assert (harness.sink.closed, harness.failures) == (1, [])
 
 
+async def test_repeat_of_a_killed_processor_counts_once_and_parts_of_one_record_each():
+    source = ("ebbflow-source", b"raw/1/7")
+    parts = [
+        Message(offset, b"1", headers=(source, ("ebbflow-part", part))) for offset, part in enumerate((b"0/2", b"1/2"))
+    ]
+    repeats = [Message(offset + 2, part.value, headers=part.headers) for offset, part in enumerate(parts)]
+    harness = Harness([*parts, *repeats, Message(4, b"2", headers=(source,))])
+    await harness.run_until_idle()
+    assert {source for _, source in harness.ledger.entries} == {"raw/1/7#0/2", "raw/1/7#1/2", "raw/1/7"}
+
+
 async def test_refused_and_unusable_records_are_dead_letters_before_the_commit():
     harness = Harness(messages(b"1", b"x", b"13", None))
     await harness.run_until_idle()
