@@ -98,7 +98,9 @@ def make_producer(config: KafkaConfig, **options: Any) -> AIOKafkaProducer:
 
 def make_consumer(config: KafkaConfig, **options: Any) -> AIOKafkaConsumer:
     """A consumer that reads from the beginning and commits only when told, not started."""
-    ours = {"auto_offset_reset": "earliest", "enable_auto_commit": False}
+    # A group leader that joins while a broker still starts knows no partitions and gives none to anybody, until it
+    # asks again: not after aiokafka's five minutes.
+    ours = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "metadata_max_age_ms": 5_000}
     return AIOKafkaConsumer(**(aiokafka_options(config) | ours | options))
 
 

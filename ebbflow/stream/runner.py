@@ -12,6 +12,7 @@ yet are never acknowledged; `stream_buffer_maxsize` is small because a record ma
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -34,6 +35,7 @@ from ebbflow.troubles import Troubles
 # Of a clean stop; what is not written by then is done again.
 _SETTLE_S = 2.5
 _COMMIT_S = 1.0
+_METADATA_AGE_MS = 5_000
 _AGAIN = "start again; nothing is lost"
 
 
@@ -123,6 +125,9 @@ class Runner:
 class _App(faust.App):
     """Without tables there is nothing to keep, so no folder is made for it where the process happens to run."""
 
+    # By default this module's, whose lines are shown.
+    logger = logging.getLogger("faust.app")
+
     def _create_directories(self) -> None: ...
 
 
@@ -144,6 +149,9 @@ def _make_app(processor: type[Processor], config: Config) -> faust.App:
         stream_buffer_maxsize=64,
         consumer_max_fetch_size=8 << 20,
         consumer_auto_offset_reset="earliest",
+        # A group leader that joins while the broker still starts sees no partitions and gives none to anybody; what
+        # it learns later makes it share out again.
+        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
         broker_max_poll_records=200,
         broker_session_timeout=config.stream.session_timeout_s,
         broker_heartbeat_interval=1,

@@ -33,6 +33,7 @@ T = TypeVar("T")
 # Others wait for a rebalance as long as the slowest member; Faust gives up its membership after 15 s.
 _REVOKE_S = 3.0
 _RETRY_S = 0.5
+_QUIET_S = 60.0
 
 
 @dataclass(slots=True)
@@ -95,6 +96,7 @@ class Stage:
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._epoch = 0
+        self._quiet_until_s = clock_s()
         self._halted = False
 
     # What Faust calls.
@@ -263,12 +265,14 @@ class Stage:
 
         What those gave is in Kafka already, so it is not sent again.
         """
-        log.error(
-            "processor failed: the record becomes a dead letter, the state is built again",
-            processor=self.name,
-            record=f"{record.topic}/{record.partition}/{record.offset}",
-            exc_info=error,
-        )
+        if self._clock_s() >= self._quiet_until_s:
+            self._quiet_until_s = self._clock_s() + _QUIET_S
+            log.error(
+                "processor failed: such records become dead letters, the state is built again; said once a minute",
+                processor=self.name,
+                record=f"{record.topic}/{record.partition}/{record.offset}",
+                exc_info=error,
+            )
         self._metrics.rebuilt.labels(self.name).inc()
         await self._outbox.settle()
         lane.partition = await self._persist(lambda: self._recovery.replay(lane.partition.saved, record))

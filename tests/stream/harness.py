@@ -119,6 +119,10 @@ class Harness:
         letters = ((value, headers) for _, value, headers in self.read(DEAD_LETTERS, 1))
         return [(value, headers) for value, headers in letters if headers["ebbflow-stage"] == stage]
 
+    def distinct_dead_letters(self) -> set[tuple[bytes, bytes]]:
+        """By partition and offset of the source record."""
+        return {(headers["ebbflow-partition"], headers["ebbflow-offset"]) for _, headers in self.dead_letters()}
+
     def wait_for_outputs(self, timeout_s: float = 60.0) -> dict[tuple[str, bytes], list[bytes]]:
         """Until as many different outputs are there as must come."""
         wanted = sum(len(expected(values)) for values in self.written.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -9,6 +10,9 @@ import urllib.error
 import urllib.request
 
 import pytest
+
+from ebbflow.config import KafkaConfig
+from ebbflow.ledger_reader import read_ledger
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -31,6 +35,35 @@ def test_killed_in_mid_load_loses_nothing_and_repeats_identically(harness, recor
     record_property("repeats", repeats)
     assert repeats > 0, "no kill came between outputs and their checkpoint: this proves nothing"
     assert last.end(signal.SIGTERM)[0] == 0
+    # What was processed again counts once.
+    ledger = asyncio.run(read_ledger(KafkaConfig(bootstrap=harness.bootstrap))).totals()
+    assert ledger[harness.processor.name]["events"] == sum(map(len, harness.written.values()))
+
+
+def test_workers_and_broker_killed_with_garbage_in_mid_load_lose_nothing(harness, broker):
+    """The worst day: bad input that breaks the processor, two workers, both killed in turn, and the broker too."""
+    first, second = harness.start(stream__bad_share=1), harness.start(stream__bad_share=1)
+    wait_until(lambda: all("processing" in worker.text for worker in (first, second)))
+
+    def load() -> None:
+        for _ in range(20):
+            harness.write(10, garbage)
+            time.sleep(0.1)
+
+    load()
+    first.end(signal.SIGKILL)
+    third = harness.start(stream__bad_share=1)
+    load()
+    broker.kill()
+    time.sleep(1)
+    second.end(signal.SIGKILL)
+    broker.start()
+    broker.wait_ready()
+    load()
+    harness.repeats(harness.wait_for_outputs(90))
+    wanted = 3 * sum(map(len, harness.written.values())) // 10
+    wait_until(lambda: len(harness.distinct_dead_letters()) == wanted)
+    assert third.end(signal.SIGTERM)[0] == 0
 
 
 def test_second_joins_and_leaves_loses_nothing_and_repeats_nothing(harness):

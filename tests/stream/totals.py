@@ -26,6 +26,7 @@ class Totals(Processor):
     output = OUTPUT
 
     def __init__(self) -> None:
+        self.place = ""
         self.total = 0
         self.count = 0
         self.halves: dict[int, int] = {}
@@ -43,29 +44,30 @@ class Totals(Processor):
         if record.value.startswith(b"row"):
             return Result(dead_letters=[DeadLetter("EBB602", "one row", b"row")], counters={"events": 1, "invalid": 1})
         number = int(record.value.split()[0])
+        self.place, offset = f"{record.topic}/{record.partition}", b"%d" % record.offset
         self.total += number
         self.count += 1
-        outputs = [self._output(record, b"total", number, self.total)]
+        outputs = [self._output(b"total", number, self.total, offset)]
         pair = number // 2
         if pair in self.halves:
-            outputs.append(self._output(record, b"pair", pair, self.halves.pop(pair) + number))
+            outputs.append(self._output(b"pair", pair, self.halves.pop(pair) + number, offset))
         else:
             self.halves[pair] = number
         return Result(outputs, counters={"events": 1, "spans": len(outputs)}, event_time_ns=number * SECOND_NS)
 
     def tick(self, event_time_ns: int) -> Result:
         late = [pair for pair in self.halves if event_time_ns > (2 * pair + PATIENCE_S) * SECOND_NS]
-        return Result([Output(self.output, b"late", b"late %d %d" % (pair, self.halves.pop(pair))) for pair in late])
+        return Result([self._output(b"late", pair, self.halves.pop(pair), b"late%d" % pair) for pair in late])
 
-    def _output(self, record: Record, kind: bytes, number: int, value: int) -> Output:
-        source = b"%s/%d/%d" % (record.topic.encode(), record.partition, record.offset)
+    def _output(self, kind: bytes, number: int, value: int, offset: bytes) -> Output:
+        source = b"%s/%s" % (self.place.encode(), offset)
         return Output(self.output, kind, b"%s %d %d" % (kind, number, value), (("ebbflow-source", source),))
 
     def snapshot(self) -> bytes:
-        return orjson.dumps([self.total, self.count, list(self.halves.items())])
+        return orjson.dumps([self.place, self.total, self.count, list(self.halves.items())])
 
     def restore(self, state: bytes) -> None:
-        self.total, self.count, halves = orjson.loads(state)
+        self.place, self.total, self.count, halves = orjson.loads(state)
         self.halves = dict(map(tuple, halves))
 
     def gauges(self) -> dict[str, float]:
