@@ -69,6 +69,7 @@ TIERS: dict[str, Callable[[], str]] = {
 _missing = pytest.StashKey[dict[str, str]]()
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tiers that cannot run here; in CI leave them in, to fail."""
     used = {mark.name for item in items for mark in item.iter_markers()}
