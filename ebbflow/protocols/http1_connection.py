@@ -140,10 +140,12 @@ class Connection:
     def ended(self, direction: int, position: int, nth: int, time_ns: int) -> None:
         """No more bytes will come in this direction: the end of the stream (RFC 9112, 9.8)."""
         self.last_ns = time_ns
+        if self.opaque:  # its events were not put in order, so nothing can be missing
+            return
         side = self.sides[direction]
         self.release()
         self._read((side, item) for item in side.finish(position, nth, time_ns))
-        if self.opaque or self.request_direction is None or side.is_request:
+        if self.opaque or self.request_direction is None or side.is_request:  # opaque: since just now
             return
         side.reader.finish(side.nth, time_ns, clean=True)
         self._abort(CONNECTION_CLOSED, time_ns)
