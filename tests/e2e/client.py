@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Self
 
 TIMEOUT_S = 20.0
@@ -92,3 +94,43 @@ class Client:
         """Send all in one piece, then read all answers; their statuses."""
         self.socket.sendall(b"".join(request.encoded for request in requests))
         return [self.response(request.method) for request in requests]
+
+
+class SteadyLoad:
+    """One request after the other at a given rate, over a few kept connections, each for a path of its own.
+
+    with SteadyLoad(port, per_s=300) as load:
+        ...
+    load.sent
+    """
+
+    def __init__(self, port: int, *, per_s: float, connections: int = 4) -> None:
+        self.sent = 0
+        self._pause_s = 1 / per_s
+        self._clients = [Client(port) for _ in range(connections)]
+        self._stop = Event()
+        self._failure: BaseException | None = None
+        self._thread = Thread(target=self._run, name="load")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for client in self._clients:
+            client.socket.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            due_s = time.monotonic()
+            while not self._stop.wait(max(0.0, due_s - time.monotonic())):
+                due_s += self._pause_s
+                client = self._clients[self.sent % len(self._clients)]
+                assert client.exchange([Request("GET", f"/items/{self.sent}")]) == [200]
+                self.sent += 1
+        except BaseException as error:  # noqa: BLE001 - told to the test when it ends the load
+            self._failure = error

@@ -31,3 +31,15 @@ def nginx(tmp_path) -> Iterator[Callable]:
     with ExitStack() as stack:
         number = iter(range(10))
         yield lambda **options: stack.enter_context(run(tmp_path / f"nginx-{next(number)}", **options))
+
+
+@pytest.fixture
+def measured(record_property) -> Callable:
+    """Keep figures with the test's result, and print them: `measured(requests_per_s=…)`."""
+
+    def note(**figures: object) -> None:
+        for name, figure in figures.items():
+            record_property(name, figure)
+            sys.stdout.write(f"{name}: {figure}\n")
+
+    return note

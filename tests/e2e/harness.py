@@ -194,6 +194,12 @@ class Pipeline:
         for part in [part for part in self.parts if part.name.startswith(name) and part.running]:
             assert part.end() == 0, f"{part.name} ended with status {part.process.returncode}"
 
+    def kill(self, name: str) -> None:
+        """SIGKILL to the parts whose name begins so."""
+        for part in self.parts:
+            if part.name.startswith(name) and part.running:
+                part.kill()
+
     def forget_group(self, name: str) -> None:
         """Delete a consumer group without members: its next member begins with the first record there is."""
         admin = AdminClient({"bootstrap.servers": self.broker.bootstrap})
@@ -254,7 +260,7 @@ class Pipeline:
     def _show_logs(self) -> None:
         """Captured by pytest, and shown when the test fails."""
         for part in self.parts:
-            print(f"--- {part.name} (exit status {part.process.returncode})", part.text[-_LOG_TAIL:], sep="\n")
+            sys.stdout.write(f"--- {part.name} (exit status {part.process.returncode})\n{part.text[-_LOG_TAIL:]}\n")
 
 
 def _reap(part: Part) -> None:

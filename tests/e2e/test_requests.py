@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from e2e.client import Client, Request
+from e2e.collectors import BEHIND_THE_SINK, ON_THE_TOPIC, read_file
 from e2e.harness import exchange, wait_until
 
 from ebbflow.broker import free_port
@@ -16,24 +15,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.tools]
 
 TOTAL, PIPELINED, CONNECTIONS = 997, 10, 4
 SECRET = "e2e-secret-value"
-BEHIND_THE_SINK = """
-receivers:
-  otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{http}"}}, grpc: {{endpoint: "127.0.0.1:{grpc}"}}}}}}
-exporters:
-  file: {{path: "{file}", flush_interval: 100ms}}
-service:
-  pipelines:
-    traces: {{receivers: [otlp], exporters: [file]}}
-"""
-ON_THE_TOPIC = """
-receivers:
-  kafka: {{brokers: ["{bootstrap}"], initial_offset: earliest, traces: {{topics: [otlp_spans]}}}}
-exporters:
-  file: {{path: "{file}", flush_interval: 100ms}}
-service:
-  pipelines:
-    traces: {{receivers: [kafka], exporters: [file]}}
-"""
 
 
 def make_requests(number: int) -> list[Request]:
@@ -59,31 +40,6 @@ def send(port: int, requests: list[Request]) -> None:
         clients[turn % CONNECTIONS].exchange(requests[first : first + PIPELINED])
     for client in clients:
         client.socket.close()
-
-
-def read_file(file: Path) -> list[dict]:
-    """Server spans that a Collector's file exporter has written, in the order of ends, in the store's form."""
-    if not file.exists():
-        return []
-    found = [
-        {
-            "span_id": span["spanId"],
-            "kind": span["kind"],
-            "start_unix_nano": int(span["startTimeUnixNano"]),
-            "end_unix_nano": int(span["endTimeUnixNano"]),
-            "attributes": {entry["key"]: _value(entry["value"]) for entry in span["attributes"]},
-        }
-        for line in file.read_text("utf-8").splitlines(keepends=True)
-        if line.endswith("\n")
-        for resource in json.loads(line)["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for span in scope["spans"]
-    ]
-    return sorted(found, key=lambda span: span["end_unix_nano"])
-
-
-def _value(value: dict) -> object:
-    return int(value["intValue"]) if "intValue" in value else value.get("stringValue")
 
 
 def assert_equal_to_the_log(spans: list[dict], logged: list) -> None:
