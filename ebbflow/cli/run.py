@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebbflow.cli.common import Globals, load_config
-from ebbflow.errors import ConfigError, DependencyError, EbbflowError, PermissionDenied
+from ebbflow.errors import ConfigError, EbbflowError
 
 if TYPE_CHECKING:
-    from ebbflow.config import Config
     from ebbflow.run.board import Board
     from ebbflow.run.conductor import Conductor
     from ebbflow.run.parts import Plan
@@ -63,7 +62,7 @@ def run(
 
 def down(data_dir: DataDir = Path(".run")) -> None:
     """Stop what `ebbflow run` started in this data directory."""
-    from ebbflow.run.conductor import stop  # noqa: PLC0415 - `--help` needs none of these
+    from ebbflow.run.stopping import stop  # noqa: PLC0415 - `--help` needs none of these
     from ebbflow.run.supervision import Supervisor  # noqa: PLC0415
 
     supervisor = Supervisor(data_dir.absolute())
@@ -120,7 +119,10 @@ def conduct(plan: Plan, *, detach: bool) -> None:
     from ebbflow.run.board import Board  # noqa: PLC0415
     from ebbflow.run.conductor import Conductor  # noqa: PLC0415
     from ebbflow.run.data_directory import already_running, claimed  # noqa: PLC0415
-    from ebbflow.run.supervision import Supervisor, adopt_orphans  # noqa: PLC0415
+    from ebbflow.run.orphans import take_orphans  # noqa: PLC0415
+    from ebbflow.run.preflight import require_machine, require_rights_and_ports  # noqa: PLC0415
+    from ebbflow.run.probes import RealProbes  # noqa: PLC0415
+    from ebbflow.run.supervision import Supervisor  # noqa: PLC0415
 
     supervisor = Supervisor(plan.data_dir)
     with stop_signals(signal.default_int_handler), claimed(plan.data_dir):
@@ -128,47 +130,50 @@ def conduct(plan: Plan, *, detach: bool) -> None:
             raise already_running(plan.data_dir, str(supervisor.pid))
         require_rights_and_ports(plan)
         if not detach:
-            adopt_orphans()
+            take_orphans()
         board = Board(typer.echo)
-        conductor = Conductor(plan, supervisor, board.say, lambda: require_machine(plan.config))
-        if detach:
-            start_in_background(conductor, plan)
-        else:
-            run_in_foreground(conductor, plan, board)
+        conductor = Conductor(plan, supervisor, RealProbes(), board.say, lambda: require_machine(plan.config))
+        with stopped_in_the_end(supervisor, keeps=detach):
+            conductor.start(outlives_us=detach)
+            if detach:
+                say_where(plan.data_dir)
+            else:
+                show(conductor, plan, board)
 
 
-def start_in_background(conductor: Conductor, plan: Plan) -> None:
-    try:
-        conductor.start(outlives_us=True)
-    except BaseException:
-        stop_quietly(conductor)
-        raise
-    where = "" if plan.data_dir == Path(".run").absolute() else f" --data-dir {plan.data_dir}"
-    typer.echo(
-        f"runs in the background; see `ebbflow top`, logs in {plan.data_dir / 'logs'}, stop: `ebbflow down{where}`"
-    )
-
-
-def run_in_foreground(conductor: Conductor, plan: Plan, board: Board) -> None:
+@contextmanager
+def stopped_in_the_end(supervisor: Supervisor, *, keeps: bool) -> Iterator[None]:
+    """Stop everything, however this ends; `keeps` leaves a run alone that came up without an error."""
     from ebbflow.run.conductor import StoppedElsewhere  # noqa: PLC0415
 
     try:
-        conductor.start()
-        show(conductor, plan, board)
+        yield
     except KeyboardInterrupt:
         typer.echo("stopping")
     except StoppedElsewhere:
         typer.echo("stopped by another command")
-    finally:
-        stop_quietly(conductor)
+    except BaseException:
+        stop_everything(supervisor)
+        raise
+    else:
+        if keeps:
+            return
+    stop_everything(supervisor)
 
 
-def stop_quietly(conductor: Conductor) -> None:
-    """Stop everything; who is impatient meanwhile need not wait longer than five seconds."""
+def stop_everything(supervisor: Supervisor) -> None:
+    """Whoever is impatient meanwhile need not wait longer than five seconds."""
+    from ebbflow.run.stopping import stop  # noqa: PLC0415
+
     begun_s = time.monotonic()
     with stop_signals(signal.SIG_IGN):
-        conductor.stop()
+        stop(supervisor)
     typer.echo(f"stopped everything in {time.monotonic() - begun_s:.1f} s")
+
+
+def say_where(data_dir: Path) -> None:
+    where = "" if data_dir == Path(".run").absolute() else f" --data-dir {data_dir}"
+    typer.echo(f"runs in the background: `ebbflow top` shows it, `ebbflow down{where}` stops it")
 
 
 def show(conductor: Conductor, plan: Plan, board: Board) -> None:
@@ -206,45 +211,6 @@ def show_status(data_dir: Path) -> int:
     for state in states:
         typer.echo(f"{state.name:<10} {state.state.lower():<9} {state.pid or ''}")
     return 0 if all(state.is_up for state in states) else EXIT_FAILED
-
-
-def require_rights_and_ports(plan: Plan) -> None:
-    """What is cheap to know before anything starts.
-
-    Raises:
-        PermissionDenied: not root.
-        DependencyError: a port that we need is taken.
-    """
-    from ebbflow.doctor import machine, services  # noqa: PLC0415
-
-    if os.geteuid() != 0:
-        raise PermissionDenied("loading BPF programs needs root", hint="run it with sudo; see `ebbflow doctor`")
-    config = plan.config
-    wanted = []
-    if plan.runs_kafka and (port := services.first_port(config.kafka.bootstrap)):
-        wanted += [("kafka", "127.0.0.1", port, "kafka.bootstrap"), ("kafka", "127.0.0.1", port + 1, "kafka.bootstrap")]
-    if plan.runs_store:
-        wanted.append(("store", config.store.host, config.store.port, "store.port"))
-    for check in (machine.port(*which) for which in wanted):
-        if check.status != "ok" or "held" in check.value:
-            raise DependencyError(
-                f"{check.name.removeprefix('port.')} cannot start: port {check.value}", hint=check.hint
-            )
-
-
-def require_machine(config: Config) -> None:
-    """All that doctor knows and that does not take long.
-
-    Raises:
-        DependencyError: the first thing that is in the way.
-    """
-    from ebbflow.doctor import examine  # noqa: PLC0415
-
-    failures = [check for check in examine(config, programs=tuple) if check.blocks]
-    failures = [check for check in failures if not check.name.startswith("port.")]
-    if failures:
-        more = f" (and {len(failures) - 1} more: `ebbflow doctor`)" if len(failures) > 1 else ""
-        raise DependencyError(f"{failures[0].name}: {failures[0].value}{more}", hint=failures[0].hint)
 
 
 @contextmanager

@@ -20,6 +20,10 @@ unless it runs in the background, and processes whose parent was killed fall to 
     words       what a log's line means to people                     (pure)
     history     what changes of the parts' states mean                (pure)
     supervision supervisord: its configuration, its socket
+    probes      whether a part is ready
+    logs        what the logs said since the last look
     totals      spans and losses so far, from the parts' /metrics
-    conductor   start in order, watch, stop in order
+    board       lines for people, also below a live screen
+    conductor   start in order, then look after all
+    stopping    stop in order, in time
 """

@@ -5,36 +5,28 @@ A part that ends while all is being started fails the run at once, with its last
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
-from ebbflow.config import KafkaConfig
-from ebbflow.errors import DependencyError, EbbflowError
+from ebbflow.errors import DependencyError
 from ebbflow.run.data_directory import prepare_demo
 from ebbflow.run.history import History
 from ebbflow.run.logs import Reader, read_last_words
-from ebbflow.run.parts import Plan, make_parts, stop_phases
-from ebbflow.run.supervision import Supervisor, end_orphans
-from ebbflow.run.totals import Series, Totals, fetch, read_samples
+from ebbflow.run.orphans import end_orphans
+from ebbflow.run.parts import Plan, make_parts
+from ebbflow.run.probes import Probes
+from ebbflow.run.supervision import Supervisor
+from ebbflow.run.totals import Totals
 
 Say = Callable[[str], None]
 
-STOP_S = 5.0
 _READY_S = 60.0
 _FIRST_SPAN_S = 15.0
 _POLL_S = 0.05
 _LOOK_S = 0.5
 _TOTALS_S = 2.0
-_KNOCK_S = 3.0
-# Kept free of the time for stopping: for each later phase, and for the process manager itself.
-_PHASE_RESERVE_S, _LAST_RESERVE_S = 0.4, 0.6
-_STOPPED = frozenset({"STOPPED", "EXITED", "FATAL"})
 _DEMO = frozenset({"shop", "nginx"})
-_STORED = Series("store", "ebbflow_store_spans_stored_total")
 
 
 class StoppedElsewhere(Exception):
@@ -47,13 +39,15 @@ class Conductor:
     Args:
         plan: what to run.
         supervisor: runs it.
+        probes: tell what is ready.
         say: shows a line to people.
         check: looks whether this machine can run it; called while the first parts come up.
     """
 
-    def __init__(self, plan: Plan, supervisor: Supervisor, say: Say, check: Callable[[], None]) -> None:
+    def __init__(self, plan: Plan, supervisor: Supervisor, probes: Probes, say: Say, check: Callable[[], None]) -> None:
         self._plan = plan
         self._supervisor = supervisor
+        self._probes = probes
         self._say = say
         self._check = check
         self._parts = make_parts(plan)
@@ -73,7 +67,7 @@ class Conductor:
         """Everything, each part when what it needs is ready.
 
         Raises:
-            EbbflowError: it cannot be done; `stop` stops what was started.
+            EbbflowError: it cannot be done; what was started is for the caller to stop.
         """
         if self._plan.demo is not None:
             prepare_demo(self._plan.demo)
@@ -95,23 +89,16 @@ class Conductor:
     def _bring_up_kafka(self) -> None:
         kafka = self._plan.config.kafka
         if self._plan.runs_kafka:
-            self._wait("kafka", lambda: _accepts(kafka))
+            self._wait("kafka", lambda: self._probes.accepts(kafka))
         self._start("processor", "sink")
-        self._require_kafka()
+        self._probes.require_kafka(kafka, _READY_S)
+        self._step("kafka", f"ready at {kafka.bootstrap}")
         # Whoever was up before Kafka has said that it is missing.
         list(self._logs.notices(time.monotonic()))
 
-    def _require_kafka(self) -> None:
-        from ebbflow.kafka import check_reachable  # noqa: PLC0415 - takes a while, Kafka's own start longer
-
-        asyncio.run(check_reachable(self._plan.config.kafka, _READY_S))
-        self._step("kafka", f"ready at {self._plan.config.kafka.bootstrap}")
-
     def _create_topics(self) -> None:
-        from ebbflow.kafka import create_topics  # noqa: PLC0415
-
-        topics = asyncio.run(create_topics(self._plan.config.kafka))
-        self._step("topics", f"{len(topics)}, {sum(topic.created for topic in topics)} of them new")
+        are_new = self._probes.create_topics(self._plan.config.kafka)
+        self._step("topics", f"{len(are_new)}, {sum(are_new)} of them new")
 
     def _wait_for_rest(self) -> None:
         config = self._plan.config
@@ -130,20 +117,12 @@ class Conductor:
         self._step("load", "about 20 requests a second")
         if self._plan.runs_store:
             with suppress(DependencyError):
-                self._wait("spans", self._has_spans, _FIRST_SPAN_S)
+                self._wait("spans", lambda: self._probes.has_spans(self._plan.config.store), _FIRST_SPAN_S)
                 self._step("spans", "the first is stored")
 
     def _destination(self) -> str:
         otlp = self._plan.config.otlp
         return f"exports to {otlp.traces_endpoint or otlp.endpoint or 'the store'}"
-
-    def _has_spans(self) -> bool:
-        store = self._plan.config.store
-        try:
-            samples = read_samples(fetch(f"http://{store.host}:{store.port}/metrics"), [_STORED])
-        except OSError:
-            return False
-        return samples.get(_STORED, 0) > 0
 
     def _ready_url(self, name: str) -> str:
         return f"http://{self._plan.config.health.host}:{self._ports[name]}/readyz"
@@ -154,10 +133,11 @@ class Conductor:
                 self._supervisor.start(name)
 
     def _wait_http(self, name: str, url: str, text: str) -> None:
-        self._wait(name, lambda: _answers(url))
+        self._wait(name, lambda: self._probes.answers(url))
         self._step(name, text)
 
-    def _wait(self, name: str, is_ready: Callable[[], bool], timeout_s: float = _READY_S) -> None:
+    def _wait(self, name: str, is_ready: Callable[[], bool], timeout_s: float | None = None) -> None:
+        timeout_s = _READY_S if timeout_s is None else timeout_s
         deadline_s = time.monotonic() + timeout_s
         while not is_ready():
             self._require_all_up()
@@ -221,47 +201,3 @@ class Conductor:
         if texts == [str(pids["nginx"]), str(pids["shop"])]:
             self._watches_gone = False
             self._supervisor.ask_to_end("producer")
-
-    def stop(self) -> None:
-        """Everything, within `STOP_S`."""
-        stop(self._supervisor)
-
-
-def stop(supervisor: Supervisor, timeout_s: float = STOP_S) -> None:
-    """Stop all parts of a run in order, then the process manager, and whatever they left behind."""
-    deadline_s = time.monotonic() + timeout_s - _LAST_RESERVE_S
-    with suppress(EbbflowError, OSError):
-        phases = stop_phases(supervisor.states())
-        for later, names in reversed(list(enumerate(reversed(phases)))):
-            _stop_phase(supervisor, names, deadline_s - later * _PHASE_RESERVE_S)
-    supervisor.shutdown(_LAST_RESERVE_S)
-    end_orphans(os.getpid())
-
-
-def _stop_phase(supervisor: Supervisor, names: Iterable[str], deadline_s: float) -> None:
-    for name in names:
-        supervisor.ask_to_stop(name)
-    while running := [name for name in names if supervisor.states()[name].state not in _STOPPED]:
-        if time.monotonic() > deadline_s:
-            for name in running:
-                supervisor.kill(name)
-            return
-        time.sleep(_POLL_S)
-
-
-def _answers(url: str) -> bool:
-    try:
-        fetch(url)
-    except OSError:
-        return False
-    return True
-
-
-def _accepts(config: KafkaConfig) -> bool:
-    """Whether the broker's port takes connections; Kafka's clients wait long after they were refused."""
-    host, _, port = config.bootstrap.partition(",")[0].strip().rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _KNOCK_S).close()
-    except OSError:
-        return False
-    return True

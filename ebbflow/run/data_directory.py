@@ -29,15 +29,19 @@ def claimed(directory: Path) -> Iterator[None]:
             f"the data directory {directory}: {error.strerror}", hint="give one that can be written with --data-dir"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
+        _lock(lock, directory)
         yield
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode("ascii", "replace").strip()
-        raise already_running(directory, holder) from None
     finally:
         os.close(lock)
+
+
+def _lock(lock: int, directory: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise already_running(directory, os.read(lock, 20).decode("ascii", "replace").strip()) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
 
 
 def already_running(directory: Path, holder: str) -> ConfigError:

@@ -5,15 +5,13 @@ Reference: supervisord.org/configuration.html and /api.html. Times in its config
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from ebbflow.errors import ConfigError, DependencyError
 from ebbflow.run.history import State
+from ebbflow.run.orphans import end_orphans, end_with_parent, take_orphans, wait_until_gone
 from ebbflow.run.parts import RANKS, Part
 
 # A part that lives shorter than this has failed to start, and is started again after 1, 2, 3, … seconds.
@@ -34,7 +33,6 @@ _UP_S = 10.0
 _POLL_S = 0.02
 # sockaddr_un has 108 bytes with the terminating zero; supervisord adds a suffix of its pid while it binds.
 _SOCKET_PATH_BYTES = 96
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _GONE = (OSError, http.client.HTTPException)
 
 
@@ -122,7 +120,7 @@ class Supervisor:
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
                 stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True,
                 env={**os.environ, **environment},
-                preexec_fn=_background if outlives_us else _bound,  # noqa: PLW1509 - no thread has been started yet
+                preexec_fn=take_orphans if outlives_us else end_with_parent,  # noqa: PLW1509 - no thread has been started yet
             )  # fmt: skip
         self._wait_until_up()
 
@@ -179,7 +177,7 @@ class Supervisor:
             pid = self.pid
             end_orphans(pid)
             self._call("shutdown")
-            _wait_until_gone(pid, timeout_s)
+            wait_until_gone(pid, timeout_s)
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -200,54 +198,3 @@ def _state(info: Mapping[str, Any]) -> State:
         exit_status=info["exitstatus"],
         spawn_error=info["spawnerr"],
     )
-
-
-def _bound() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    _background()
-
-
-def _background() -> None:
-    """Orphans below fall to supervisord, and not to process 1. Survives execve(2); see prctl(2)."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-def adopt_orphans() -> None:
-    """What supervisord leaves behind when it is killed falls to this process."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def children(pid: int) -> list[int]:
-    """Processes whose parent this is now."""
-    text = ""
-    with suppress(OSError):
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
-    return [int(child) for child in text.split()]
-
-
-def end_orphans(pid: int, *, keep: Collection[int] = (), timeout_s: float = 1.0) -> int:
-    """SIGKILL the children of a process but those to `keep`, and what falls to it from them. How many there were."""
-    ended: set[int] = set()
-    deadline = time.monotonic() + timeout_s
-    while (found := [child for child in children(pid) if child not in keep]) and time.monotonic() < deadline:
-        for child in found:
-            ended.add(child)
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            if pid == os.getpid():
-                with suppress(ChildProcessError):
-                    os.waitpid(child, 0)
-        time.sleep(_POLL_S)
-    return len(ended)
-
-
-def _wait_until_gone(pid: int, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-        time.sleep(_POLL_S)
