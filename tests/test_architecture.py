@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +138,14 @@ def test_lock_has_hashes_for_everything_and_no_place(lock):
     pins = re.findall(r"^[\w.-]+==[^\s\\]+ \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, re.MULTILINE)
     assert len(pins) == len(re.findall(r"^[\w.-]+\s*(?:==|@)", text, re.MULTILINE)) > 0
     assert re.findall(r"://|--(?:index-url|extra-index-url|find-links|trusted-host)", text) == []
+
+
+def test_locks_pin_every_dependency_that_is_declared():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in declared}
+    pinned = set(re.findall(r"^([\w.-]+)==", (CHECKOUT / "requirements-dev.lock").read_text("utf-8"), re.MULTILINE))
+    assert names - pinned == set(), "run: make lock"
 
 
 def test_generated_files_say_so_on_line_one():
