@@ -69,9 +69,15 @@ class LossAccount:
 
 
 class Dictionaries:
-    """Processes and connections that rows may refer to, by generation."""
+    """Processes and connections that rows may refer to, by generation.
 
-    def __init__(self) -> None:
+    Args:
+        most: connections kept; beyond that the one announced first is forgotten (its end was lost, or there are more
+            than the kernel tracks).
+    """
+
+    def __init__(self, most: int = 200_000) -> None:
+        self._most = most
         self._connections: dict[int, tuple[raw_pb2.Connection, raw_pb2.Process]] = {}
 
     def __len__(self) -> int:
@@ -82,6 +88,8 @@ class Dictionaries:
 
     def put(self, connection: raw_pb2.Connection, process: raw_pb2.Process) -> None:
         self._connections[connection.generation] = (connection, process)
+        if len(self._connections) > self._most:
+            del self._connections[next(iter(self._connections))]
 
     def forget(self, generations: Iterable[int]) -> None:
         for generation in generations:

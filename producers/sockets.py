@@ -73,7 +73,7 @@ class SocketsProducer(Producer):
         self._batch_age_s = config.producer.batch_age_s
         self._redactor = Redactor(config.redaction)
         self._losses = LossAccount()
-        self._dictionaries = Dictionaries()
+        self._dictionaries = Dictionaries(2 * config.capture.max_connections)
         self._sockets = SocketDictionary(self._dictionaries, Processes(), self._exclude)
         self._builders = self._make_builders(config.producer.buckets)
         self._counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)

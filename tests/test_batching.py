@@ -81,6 +81,13 @@ def test_dictionaries_forgotten_generation_is_gone():
     assert len(dictionaries) == 0
 
 
+def test_dictionaries_full_forgets_the_oldest():
+    dictionaries = Dictionaries(most=2)
+    for generation in (1, 2, 3):
+        put(dictionaries, generation, raw_pb2.Process(pid=1))
+    assert [generation in dictionaries for generation in (1, 2, 3)] == [False, True, True]
+
+
 def test_build_large_input_is_cut_into_batches_in_order():
     made = builder(batch_bytes=10_000)
     payloads = [b"%04d" % n * 25 for n in range(500)]

@@ -34,61 +34,19 @@ from ebbflow.protocols.http1_framing import (
     Guess,
     Kind,
     head_end,
-    looks_like_request,
     looks_like_response,
-    parse_request_head,
-    parse_response_head,
-    request_framing,
-    response_framing,
     skip_empty_lines,
 )
+from ebbflow.redaction.heads import begins_head, framing_of, whole_message
+from ebbflow.redaction.masks import Masker
 
-# Parts of header and parameter names that announce a credential.
-SENSITIVE = (
-    "auth", "cookie", "token", "secret", "passw", "pwd", "passphrase", "credential", "session", "signature",
-    "api-key", "api_key", "apikey", "access-key", "access_key", "accesskey", "private-key", "private_key", "jwt",
-    "x-amz-security", "csrf", "xsrf",
-)  # fmt: skip
-# Parameter names that are credentials only when they are the whole name.
-SENSITIVE_PARAMETERS = ("pass", "key", "sig", "sid", "code", "otp", "pin", "assertion")
-# Every credential's name or shape holds one of these, in lower case: where none is, nothing else is searched.
-_HINTS = (
-    "auth", "cookie", "token", "secr", "pass", "pwd", "credential", "session", "sig", "key", "jwt", "srf", "bearer",
-    "basic", "digest", "negotiate", "eyj", "akia", "asia", "sid=", "code=", "otp=", "pin=", "assertion=",
-    "x-amz-security",
-)  # fmt: skip
-# What is a credential by its looks.
-_ANYWHERE = re.compile(
-    rb"://([^/\s@]*)@"
-    rb"|(?i:\b(?:bearer|basic|digest|negotiate))[ =]+([A-Za-z0-9._~+/=-]{8,})"
-    rb"|(eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*)"
-    rb"|\b((?:AKIA|ASIA)[A-Z0-9]{16})\b"
-)
 _MAX_CACHED = 8192
 _MAX_CACHED_BYTES = 2048
 _MAX_HEAD_BYTES = 65536
-_METHODS = (
-    "GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|QUERY|PROPFIND|PROPPATCH|MKCOL|COPY|MOVE|LOCK|UNLOCK|REPORT"
-    "|SEARCH|PURGE"
-)
-_STATUS_LINE = b"HTTP/1."
-# The beginning of a start line that is not all there yet. Strict, because it decides what is shown of the unknown.
-_TARGET_SO_FAR = r"(?:/|\*|[A-Za-z][A-Za-z0-9.+-]*:|[A-Za-z0-9.-]+:[0-9])[^\r\n]*\r?"
-_PARTIAL_REQUEST = re.compile(f"(?:{_METHODS}) {_TARGET_SO_FAR}".encode())
-_PREFIXES = frozenset(
-    text[:length].encode()
-    for text in [*(f"{method} " for method in _METHODS.split("|")), "HTTP/1.0 ", "HTTP/1.1 "]
-    for length in range(1, len(text) + 1)
-)
-# Group 1: a request. A response only of a status that may have a body.
-_PLAIN_START = re.compile(
-    rb"(?:([A-BD-Z][A-Z]{1,9}) [^\x00-\x20\x7f]+ HTTP/1\.[01]"
-    rb"|HTTP/1\.[01] (?:20[0-35-9]|30[0-35-9]|4..|5..)[^\r\n]*)\r\n"
-)
-_COLON = ord(":")
+# Streams inside a message; more than a host has connections, or their ends were lost: the longest waiting is forgotten.
+_MAX_STREAMS = 200_000
 # All that may be shown of a line between chunks that has not ended: a size, perhaps of a chunk to come.
 _UNFINISHED_SIZE = re.compile(rb"[0-9A-Fa-f]{0,16}[ \t]*;?\r?")
-_PARTIAL_RESPONSE = re.compile(rb"HTTP/1\.[01] [0-9]{0,3}(?: [^\r\n]*)?\r?")
 
 
 @dataclass(slots=True)
@@ -188,7 +146,7 @@ class Redactor:
         state = self._streams.pop(stream, None)
         fresh = state is None
         if state is None:
-            end = _whole_message(payload, size)
+            end = whole_message(payload, size)
             if end:
                 redacted = self._masker.mask(payload[:end])
                 return self._remember(payload, size, redacted if self._drop_bodies else redacted + payload[end:])
@@ -199,6 +157,8 @@ class Redactor:
         state.expected = position + size
         if not state.idle:
             self._streams[stream] = state
+            if len(self._streams) > _MAX_STREAMS:
+                del self._streams[next(iter(self._streams))]
         elif fresh:
             self._remember(payload, size, redacted)
         return redacted
@@ -242,7 +202,7 @@ class Redactor:
         before = len(state.head)
         text = state.head + out[offset:]
         begin = skip_empty_lines(text)
-        if not _begins_head(text[begin:]):
+        if not begins_head(text[begin:]):
             state.head = b""
             return 0
         end = head_end(text, begin)
@@ -252,7 +212,7 @@ class Redactor:
             state.head = text if size == len(out) and len(text) <= _MAX_HEAD_BYTES else b""
             taken = size - offset
         else:
-            state.begin_body(*_framing(text[begin:end]))
+            state.begin_body(*framing_of(text[begin:end]))
             taken = end - before
         masked = self._masker.mask(text[begin:end])
         out[offset : offset + end - before] = (text[:begin] + masked)[before:]
@@ -301,113 +261,3 @@ class Redactor:
         end = min(end, len(out))
         if self._drop_bodies and end > start:
             out[start:end] = b"*" * (end - start)
-
-
-def _whole_message(payload: bytes, size: int) -> int:
-    """The head's end when an event is exactly one plain message, else 0: the common case, without parsing.
-
-    Plain is what leaves no question about its end: one Content-Length or none, no Transfer-Encoding, no folding, and
-    not a status that forbids a body. Everything else takes the general way.
-    """
-    end = payload.find(b"\r\n\r\n") + 4
-    start_line = _PLAIN_START.match(payload)
-    if end < 4 or start_line is None:  # noqa: PLR2004 - the empty line was not found
-        return 0
-    head = payload[:end].lower()
-    if b"\ntransfer-encoding" in head or b"\n " in head or b"\n\t" in head:
-        return 0
-    field = head.find(b"\ncontent-length")
-    if field < 0:
-        # Without a length a response goes on until the connection ends.
-        return end if end == size and start_line.lastindex else 0
-    value = head[field + 16 : head.find(b"\r", field)].strip()
-    again = head.find(b"\ncontent-length", field + 1)
-    if again >= 0 or head[field + 15] != _COLON or not value.isdigit() or end + int(value) != size:
-        return 0
-    return end
-
-
-def _framing(head: bytes) -> tuple[Framing, bool]:
-    """How the body behind a head ends, and whether it is a response's."""
-    if head.startswith(_STATUS_LINE):
-        return response_framing(parse_response_head(head), None), True
-    return request_framing(parse_request_head(head)), False
-
-
-def _begins_head(text: bytes) -> bool:
-    """Whether these bytes begin a head. Strict for an incomplete line: it decides what is shown of the unknown."""
-    if looks_like_request(text) is Guess.YES or looks_like_response(text) is Guess.YES:
-        return True
-    if b"\n" in text:
-        return False
-    return bool(text in _PREFIXES or _PARTIAL_REQUEST.fullmatch(text) or _PARTIAL_RESPONSE.fullmatch(text))
-
-
-class Masker:
-    """Masks credentials in a head at equal length.
-
-    Args:
-        headers, parameters: further names, besides the built-in ones.
-    """
-
-    def __init__(self, headers: Iterable[str] = (), parameters: Iterable[str] = ()) -> None:
-        words = "|".join(re.escape(word) for word in SENSITIVE)
-        header_names = "|".join([f"[^:\\s]*(?:{words})[^:\\s]*", *map(re.escape, headers)])
-        more = map(re.escape, [*SENSITIVE_PARAMETERS, *parameters])
-        names = "|".join([f"[^=&?;#\\s]*(?:{words})[^=&?;#\\s]*", *more])
-        self._header = re.compile(rf"(?im)^(?:{header_names})[ \t]*:[ \t]*([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)".encode())
-        self._parameter = re.compile(rf"(?i)[?&](?:{names})=([^&;#\s\"']*)|;(?:{names})=([^&;#?\s\"']*)".encode())
-        self._hints = tuple(
-            dict.fromkeys(name.lower().encode() for name in (*_HINTS, *headers, *(f"{name}=" for name in parameters)))
-        )
-
-    def mask(self, head: bytes) -> bytes:
-        """The same number of bytes, credentials replaced by `*`; `head` may end in the middle of a line."""
-        lower = head.lower()
-        named = False
-        # A plain loop of substring searches: five times quicker than one regular expression of alternatives.
-        for hint in self._hints:
-            if hint in lower:
-                named = True
-                break
-        if not named and not (b"@" in head and b"://" in head):
-            return head
-        out = bytearray(head)
-        for pattern in (self._header, self._parameter, _ANYWHERE):
-            for match in pattern.finditer(head):
-                start, end = match.span(match.lastindex or 0)
-                out[start:end] = b"*" * (end - start)
-        return bytes(out)
-
-
-_OPTION = re.compile(r"(-{0,2}[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
-_SENSITIVE_NAME = re.compile("|".join(re.escape(word) for word in SENSITIVE))
-
-
-def mask_arguments(argv: Sequence[str]) -> list[str]:
-    """A command line's words with credentials masked: `--token=…`, `--password …`, `PGPASSWORD=…`, URLs, bearers."""
-    masked: list[str] = []
-    secret_follows = False
-    for word in argv:
-        option = _OPTION.fullmatch(word)
-        name = option[1].lower().replace("-", "_") if option else ""
-        sensitive = bool(name and (_SENSITIVE_NAME.search(name) or _SENSITIVE_NAME.search(name.replace("_", "-"))))
-        if secret_follows and not word.startswith("-"):
-            masked.append("*" * len(word))
-            secret_follows = False
-        elif sensitive and option is not None and option[2] is not None:
-            masked.append(f"{option[1]}={'*' * len(option[2])}")
-        else:
-            secret_follows = sensitive and word.startswith("-")
-            masked.append(_mask_shapes(word))
-    return masked
-
-
-def _mask_shapes(word: str) -> str:
-    def star(match: re.Match[bytes]) -> bytes:
-        start, end = match.span(match.lastindex or 0)
-        whole = match[0]
-        offset = start - match.start()
-        return whole[:offset] + b"*" * (end - start) + whole[offset + end - start :]
-
-    return _ANYWHERE.sub(star, word.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
