@@ -382,7 +382,6 @@ class MessageReader:
 
     def _pass_wide_gap(self, gap: Gap) -> None:
         """A gap that messages may have been lost in."""
-        rate = self._pace.per_event(gap.nth + gap.events)
         if self.state is State.HEAD:
             self._begin_cut_head(gap.until_ns)
         if self.state in {State.CHUNKED, State.OPEN_END}:
@@ -391,11 +390,12 @@ class MessageReader:
         elif self.state is State.LENGTH:
             self._pass_length(gap.size)
             self.state = State.SEEK
+            rate = self._pace.per_event(gap.nth + gap.events)
             self._listener.lost(max(1, round((gap.events - 1) * rate)), gap.until_ns)
         else:
             at_least = 0 if self.state is State.SEEK else 1
             self.state = State.SEEK
-            self._listener.lost(max(at_least, round(gap.events * rate)), gap.until_ns)
+            self._listener.lost(max(at_least, self._pace.in_gap(gap)), gap.until_ns)
 
     def state_values(self) -> list[Any]:
         """For a snapshot."""

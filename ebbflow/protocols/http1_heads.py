@@ -91,11 +91,12 @@ class HeadCache(Generic[KnownT]):
         Raises:
             ProtocolError: it is no head.
         """
-        known = self.known.get(raw)
-        if known is None:
-            known = self._know(raw)
-            if len(raw) <= MAX_CACHED_HEAD_BYTES:
-                self._admit(raw, known)
+        return self.known.get(raw) or self._learn(raw)
+
+    def _learn(self, raw: bytes) -> KnownT:
+        known: KnownT = self._know(raw)
+        if len(raw) <= MAX_CACHED_HEAD_BYTES:
+            self._admit(raw, known)
         return known
 
     def _admit(self, raw: bytes, known: KnownT) -> None:
@@ -110,11 +111,11 @@ class HeadCache(Generic[KnownT]):
         self._seen_once.add(mark)
 
     def find(self, raw: bytes) -> KnownT | None:
-        """As `get`, for bytes up to the first CRLF CRLF; None where they are no whole head."""
+        """Learn bytes up to the first CRLF CRLF that are not known yet; None where they are no whole head."""
         if raw.find(b"\n\r\n") != len(raw) - 3 or b"\n\n" in raw:
             return None
         try:
-            return self.get(raw)
+            return self._learn(raw)
         except ProtocolError:
             return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ebbflow.protocols.stream import Segment
+from ebbflow.protocols.stream import Gap, Segment
 
 _LEAST, _MOST = 0.01, 100.0
 
@@ -35,6 +35,15 @@ class Pace:
         """Messages per event, of the `nth` events so far that were read; 1 before there was any."""
         read = nth - self.unread
         return min(max((read + self.surplus) / read, _LEAST), _MOST) if read > 0 else 1.0
+
+    def in_gap(self, gap: Gap) -> int:
+        """Messages that a gap between messages, already in `unread`, may hold: by events, or by bytes if pipelined."""
+        nth = gap.nth + gap.events
+        rate = self.per_event(nth)
+        if rate <= 1:
+            return round(gap.events * rate)
+        mean_bytes = gap.position / (nth - self.unread + self.surplus)
+        return max(1, round(gap.size / max(mean_bytes, 1)))
 
     def bytes_per_message(self, segment: Segment) -> float:
         """Stream bytes per message, up to what is seen of this event."""

@@ -33,8 +33,12 @@ class Segment(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """`size` bytes in `events` events (at least one) were lost, after `nth` events, before the time `until_ns`."""
+    """Bytes [position, position + size) were lost with `events` events (at least one), after `nth` events.
 
+    They came before the time `until_ns`.
+    """
+
+    position: int
     size: int
     events: int
     nth: int
@@ -132,7 +136,7 @@ class StreamBuffer:
         return ready
 
     def _gap(self, position: int, nth: int, until_ns: int) -> Gap:
-        gap = Gap(position - self.position, max(1, nth - self.nth), self.nth, until_ns)
+        gap = Gap(self.position, position - self.position, max(1, nth - self.nth), self.nth, until_ns)
         self.position, self.nth = position, max(nth, self.nth)
         return gap
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -58,17 +58,17 @@ class Wire:
     moved: list[int] = field(default_factory=lambda: [0, 0])
     counts: list[int] = field(default_factory=lambda: [0, 0])
 
-    def receive(self, data: bytes, **known: int) -> None:
+    def receive(self, data: bytes, **known: int | None) -> None:
         self._data(RECEIVE, data, **known)
 
-    def send(self, data: bytes, **known: int) -> None:
+    def send(self, data: bytes, **known: int | None) -> None:
         self._data(SEND, data, **known)
 
-    def ask(self, data: bytes, **known: int) -> None:
+    def ask(self, data: bytes, **known: int | None) -> None:
         """Move bytes in the direction of requests."""
         self._data(SEND if self.role == raw_pb2.ROLE_CLIENT else RECEIVE, data, **known)
 
-    def answer(self, data: bytes, **known: int) -> None:
+    def answer(self, data: bytes, **known: int | None) -> None:
         """Move bytes in the direction of responses."""
         self._data(RECEIVE if self.role == raw_pb2.ROLE_CLIENT else SEND, data, **known)
 
@@ -164,6 +164,14 @@ def encode_batch(
     return encode(envelope, LAYOUT, rows.tobytes(), ends, b"".join(event.payload for event in events))
 
 
+def encode_heartbeat(monotonic_ns: int, *, sequence: int) -> bytes:
+    """A RawBatch without rows: it tells the time."""
+    envelope = raw_pb2.RawBatch.FromString(encode_batch([], [], sequence=sequence))
+    envelope.clock.monotonic_ns = monotonic_ns
+    envelope.clock.unix_ns = monotonic_ns + UNIX_OFFSET_NS
+    return envelope.SerializeToString()
+
+
 def _fill_dictionaries(envelope: raw_pb2.RawBatch, generations: set[int], wires: Iterable[Wire]) -> None:
     pids: list[int] = []
     for wire in wires:
@@ -178,8 +186,3 @@ def _fill_dictionaries(envelope: raw_pb2.RawBatch, generations: set[int], wires:
 def interleave(wires: Iterable[Wire]) -> list[Event]:
     """All events of all wires, by time."""
     return sorted((event for wire in wires for event in wire.events), key=lambda event: event.time_ns)
-
-
-def without_payload(event: Event, seen: int) -> Event:
-    """The event as a capture limit leaves it."""
-    return replace(event, payload=event.payload[:seen], captured=min(event.captured, seen))
