@@ -33,7 +33,8 @@ from ebbflow.stream.stage import Stage
 from ebbflow.troubles import Troubles
 
 # Of a clean stop; what is not written by then is done again.
-_SETTLE_S = 2.5
+_SETTLE_S = 2.3
+_LEAVE_S = 1.0
 _COMMIT_S = 1.0
 _METADATA_AGE_MS = 5_000
 _AGAIN = "start again; nothing is lost"
@@ -62,6 +63,7 @@ class Runner:
         )
         self._on_failure = on_failure
         self._stopping = False
+        self._leaving: asyncio.Future[None] | None = None
         self._app = _make_app(processor, config)
         self._app.agent(self._app.topic(*processor.inputs), concurrency=1, name=processor.name)(self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned, weak=False)
@@ -87,9 +89,16 @@ class Runner:
         """Finish what is in hand, then leave the group. Whether everything was written."""
         self._stopping = True
         clean = await self.stage.stop(_SETTLE_S)
-        await self._app.stop()
+        self._leaving = asyncio.ensure_future(self._app.stop())
+        # A member whose request to join is still waiting for others cannot leave; the broker forgets it soon enough.
+        await asyncio.wait([self._leaving], timeout=_LEAVE_S)
         await self.stage.close()
         return clean
+
+    @property
+    def has_left(self) -> bool:
+        """Whether Faust has ended, with its thread."""
+        return self._leaving is not None and self._leaving.done()
 
     async def _consume(self, stream: StreamT[Any]) -> None:
         """The agent. It must not end: Faust starts an ended one again, but on a stream that gives nothing more."""

@@ -29,6 +29,8 @@ _KNOCK_S = 2.0
 # A clean stop takes this long at most; then the process ends as if killed, which loses nothing.
 _STOP_S = 4.0
 _KILL_S = 4.8
+# As `ebbflow` ends after an error.
+_FAILED = 2
 
 
 def run_processors(
@@ -76,6 +78,8 @@ class _Worker:
         tasks = [asyncio.ensure_future(self._watched(duty)) for duty in duties]
         await self._stopping.wait()
         clean = await self._stop(runners)
+        if not all(runner.has_left for runner in runners):
+            self._leave(0 if clean else 1)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=_STOP_S)
@@ -155,8 +159,14 @@ class _Worker:
             _arm(self._give_up)
 
     def _give_up(self) -> None:
-        log.error("did not stop in time: ending as if killed, nothing is lost", failure=str(self._failure or ""))
-        os._exit(1)
+        log.error("did not stop in time: ending as if killed, nothing is lost")
+        self._leave(1)
+
+    def _leave(self, status: int) -> None:
+        """End without waiting for Faust's thread, which waits for the broker."""
+        if self._failure is not None:
+            log.error(str(self._failure), hint=self._failure.hint)
+        os._exit(status if self._failure is None else _FAILED)
 
 
 def _arm(give_up: Callable[[], None]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
 
 import pytest
 
+from ebbflow.broker import free_port
 from ebbflow.config import KafkaConfig
 from ebbflow.ledger_reader import read_ledger
 
@@ -127,6 +129,21 @@ def test_sigterm_with_a_hung_broker_ends_within_five_seconds(harness, broker):
     harness.repeats(harness.wait_for_outputs())
 
 
+def test_sigterm_while_waiting_for_a_dead_member_ends_cleanly_without_traceback(harness):
+    worker = harness.start()
+    wait_until(lambda: "processing" in worker.text)
+    worker.end(signal.SIGKILL)
+    for wait_s in (0.0, 1.0, 2.0):
+        port = free_port()
+        worker = harness.start(health__processor_port=port)
+        wait_until(lambda port=port: answers(port))
+        time.sleep(wait_s)
+        status, seconds = worker.end(signal.SIGTERM)
+        assert status == 0
+        assert seconds < 5
+        assert "Traceback" not in worker.text
+
+
 def test_idle_commits_everything(harness):
     worker = harness.start()
     harness.write(37)
@@ -207,6 +224,11 @@ def test_stopped_while_kafka_is_away_ends_cleanly(harness, broker):
     assert seconds < 5
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def ready(port: int) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
@@ -216,8 +238,6 @@ def ready(port: int) -> tuple[int, bytes]:
 
 
 def test_broker_away_is_alive_but_not_ready(harness, broker):
-    from ebbflow.broker import free_port
-
     port = free_port()
     worker = harness.start(health__processor_port=port)
     wait_until(lambda: "processing" in worker.text)

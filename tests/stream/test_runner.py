@@ -159,6 +159,16 @@ async def test_signals_of_the_app_are_connected(runner):
 async def test_stop_settles_then_leaves_the_group(runner):
     assert await runner.stop()
     assert (runner.stage.calls, runner._app.calls) == (["stop", "close"], ["app stop"])
+    assert runner.has_left
+
+
+async def test_stop_does_not_wait_for_a_member_that_cannot_leave(runner, monkeypatch):
+    monkeypatch.setattr(runner_module, "_LEAVE_S", 0.01)
+    assert not runner.has_left
+    runner._app.stop = asyncio.Event().wait
+    assert await runner.stop()
+    assert not runner.has_left
+    runner._leaving.cancel()
 
 
 async def test_start_that_faust_refuses_is_one_error(runner):

@@ -35,6 +35,10 @@ class FakeStage:
         return []
 
 
+class Exited(BaseException):
+    """In place of the end of the process."""
+
+
 class FakeRunner:
     def __init__(self, world, on_failure):
         self.world, self.on_failure, self.stage = world, on_failure, FakeStage(world)
@@ -52,6 +56,10 @@ class FakeRunner:
             await asyncio.Event().wait()
         return self.world.clean
 
+    @property
+    def has_left(self):
+        return self.world.leaves
+
 
 class World:
     """What the worker meets."""
@@ -59,7 +67,7 @@ class World:
     def __init__(self):
         self.beats = self.measured = 0
         self.start_fault = self.crash = None
-        self.clean, self.hangs = True, False
+        self.clean, self.hangs, self.leaves = True, False, True
         self.attempts: list[Exception | None] = []
         self.created: list[list[str]] = []
         self.runners: list[FakeRunner] = []
@@ -176,11 +184,41 @@ def test_run_stop_that_leaves_work_is_status_1(world):
     assert run_processors([Totals], Config()) == 1
 
 
-def test_run_stop_that_hangs_is_status_1(world):
-    world.hangs = True
-    with capture_logs() as logs:
-        assert run_processors([Totals], Config()) == 1
+@pytest.fixture
+def exits(monkeypatch):
+    statuses = []
+
+    def leave(status):
+        statuses.append(status)
+        raise Exited
+
+    monkeypatch.setattr(worker_module.os, "_exit", leave)
+    return statuses
+
+
+def test_run_stop_that_hangs_ends_the_process_with_status_1(world, exits):
+    world.hangs, world.leaves = True, False
+    with capture_logs() as logs, pytest.raises(Exited):
+        run_processors([Totals], Config())
+    assert exits == [1]
     assert logs[-1]["event"] == "did not stop in time"
+
+
+@pytest.mark.parametrize(("clean", "status"), [(True, 0), (False, 1)])
+def test_run_faust_that_does_not_leave_is_not_waited_for(world, exits, clean, status):
+    world.clean, world.leaves = clean, False
+    with pytest.raises(Exited):
+        run_processors([Totals], Config())
+    assert exits == [status]
+
+
+def test_run_failure_with_faust_that_does_not_leave_is_told_before_the_end(world, exits):
+    world.leaves = False
+    world.on_second_beat = lambda: world.runners[0].on_failure(StreamInvalid("mostly bad", hint="look"))
+    with capture_logs() as logs, pytest.raises(Exited):
+        run_processors([Totals], Config())
+    assert exits == [2]
+    assert (logs[-1]["event"], logs[-1]["hint"]) == ("mostly bad", "look")
 
 
 def test_run_health_port_taken_is_a_clear_error(world):
@@ -190,13 +228,11 @@ def test_run_health_port_taken_is_a_clear_error(world):
             run_processors([Totals], config)
 
 
-def test_deadline_ends_the_process_as_if_killed(world, monkeypatch):
-    statuses = []
-    monkeypatch.setattr(worker_module.os, "_exit", statuses.append)
+def test_deadline_ends_the_process_as_if_killed(world, exits):
     run_processors([Totals], Config())
-    with capture_logs() as logs:
+    with capture_logs() as logs, pytest.raises(Exited):
         world.armed[0]()
-    assert statuses == [1]
+    assert exits == [1]
     assert "nothing is lost" in logs[0]["event"]
 
 
