@@ -121,6 +121,8 @@ def producer(bootstrap: str, targets: list[str], log: Path) -> Iterator[int]:
                 raise SystemExit(f"the producer did not start: {log.read_text()}")
             time.sleep(0.05)
         yield process.pid
+        if process.poll() is not None:
+            raise SystemExit(f"the producer ended under load: {log.read_text()}")
     finally:
         process.terminate()
         process.wait(10)
