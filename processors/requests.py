@@ -3,7 +3,7 @@
 Input: ebbflow.raw.sockets, RawBatch of `struct sockets_row`, keyed by host and process bucket, so that one partition
 sees a process's connections whole and in order. Output: otlp_spans, TracesData, with the key of the input record; every
 value below 900 kB; headers `ebbflow-source` (topic/partition/offset of the input) and, where an input record gives
-several, `ebbflow-part` (number/count).
+several, `ebbflow-part` (number/count; of a source that was given up later: end/number/count).
 
 Event time is the rows' monotonic time, per source (host, boot, producer run, bucket). Events may be late by
 `RequestLimits.reorder_ns`; a missing one is given up then, or sooner when much has come behind it. An exchange times
@@ -13,9 +13,10 @@ Memory: at most `max_connections` connections and `max_pending_bytes` of payload
 per connection 64 events or 256 KiB held, a head of 64 KiB, 1024 requests waiting; 8192 heads of up to 2 KiB cached. The
 connections silent for longest are forgotten first; what was open on them is emitted as incomplete.
 
-Known to fail: the number of lost exchanges is exact where each message is one event and an estimate elsewhere. A body
-byte sequence at the start of an event, after a loss, that looks like a head is taken for one. The end of a message is
-estimated when its framing was beyond the capture limit.
+Known to fail: the number of lost exchanges is exact where each message is one event, and an estimate elsewhere; where
+single events of longer messages are lost at random on both sides (more than a tenth of them), a response may be paired
+with the request before its own. A body that looks like a head at the start of an event, after a loss, is taken for one.
+The end of a message is estimated when its framing was beyond the capture limit.
 
 Counters of a record (ebbflow/ledger.py):
     events            rows that were read            invalid          rows that were not; each is in a dead letter
@@ -153,14 +154,15 @@ class Requests(Processor):
     def _drop(self, key: tuple[str, bytes, int, int]) -> list[Output]:
         source = self._sources.pop(key)
         source.close()
-        return self._outputs(source)
+        return self._outputs(source, "end/")
 
-    def _outputs(self, source: Source) -> list[Output]:
+    def _outputs(self, source: Source, late: str = "") -> list[Output]:
         values = join_parts(source.take_spans(_MAX_PART_BYTES), MAX_VALUE_BYTES)
         key, origin = source.origin
         outputs = []
         for number, value in enumerate(values):
-            part = (("ebbflow-part", f"{number}/{len(values)}".encode()),) if len(values) > 1 else ()
+            name = f"{late}{number}/{len(values)}".encode()
+            part = (("ebbflow-part", name),) if late or len(values) > 1 else ()
             outputs.append(Output(OTLP_SPANS, key, value, (("ebbflow-source", origin), *part)))
         return outputs
 

@@ -489,7 +489,7 @@ def test_requests_silent_source_is_given_up_by_tick() -> None:
     assert processor.tick(now_ns + hour_ns).counters == {}
     late = processor.tick(now_ns + hour_ns + 1)
     assert (first.counters["spans"], late.counters["incomplete"]) == (0, 1)
-    assert dict(late.outputs[0].headers)["ebbflow-source"] == b"ebbflow.raw.sockets/0/4"
+    assert late.outputs[0].headers == (("ebbflow-source", b"ebbflow.raw.sockets/0/4"), ("ebbflow-part", b"end/0/1"))
     assert processor.gauges()["sources"] == 0
 
 
