@@ -79,7 +79,7 @@ _EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 _OBS_FOLD = re.compile(rb"[ \t]*\r?\n[ \t]+")
 # RFC 9112, 5.1: field-line = field-name ":" OWS field-value OWS. Only these names matter to anyone here.
 _REQUEST_FIELDS = re.compile(
-    rb"\n((?i:host|content-length|transfer-encoding|user-agent|traceparent|tracestate|x-forwarded-for|x-forwarded-proto|upgrade))"
+    rb"\n((?i:host|content-length|transfer-encoding|user-agent|traceparent|tracestate|x-forwarded-for|x-forwarded-proto))"
     rb":[ \t]*([^\r\n]*)"
 )
 _RESPONSE_FIELDS = re.compile(rb"\n((?i:content-length|transfer-encoding)):[ \t]*([^\r\n]*)")
@@ -186,7 +186,7 @@ def _status_line(line: bytes) -> tuple[int, int]:
 def _fields(pattern: re.Pattern[bytes], head: bytes) -> dict[bytes, bytes]:
     if b"\n " in head or b"\n\t" in head:
         head = _OBS_FOLD.sub(b" ", head)
-    found = pattern.findall(head, 0, head.rfind(b"\n") + 1)
+    found = pattern.findall(head) if head.endswith(b"\n") else pattern.findall(head, 0, head.rfind(b"\n") + 1)
     fields = {name.lower(): value.rstrip(b" \t") for name, value in found}
     return fields if len(fields) == len(found) else _joined(found)
 
