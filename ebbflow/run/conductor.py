@@ -79,6 +79,10 @@ class Conductor:
         self._bring_up_kafka()
         self._create_topics()
         self._wait_for_rest()
+        # What ends from here on is told, and not a failure to start.
+        self._history.observe(self._supervisor.states(), time.monotonic())
+        if self._plan.demo is not None:
+            self._run_demo()
 
     def _start_producer(self) -> None:
         """Compiling its programs takes as long as Kafka's start; until that is up it keeps what it sees."""
@@ -109,8 +113,6 @@ class Conductor:
             self._wait_http(name, self._ready_url(name), text)
         watched = ", ".join(self._plan.config.capture.targets) or "the demo, and nothing else"
         self._wait_http("producer", self._ready_url("producer"), f"watches {watched}")
-        if self._plan.demo is not None:
-            self._run_demo()
 
     def _run_demo(self) -> None:
         self._start("load")

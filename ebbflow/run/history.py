@@ -23,7 +23,7 @@ class State:
     Attributes:
         state: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL or UNKNOWN.
         pid: 0 where it does not run.
-        exit_status: of its last end; -1 after a signal.
+        exit_status: of its last end; -1 after a signal; 0 also where it is not told, after an end in the first seconds.
         spawn_error: why it could not even be started.
     """
 
@@ -42,7 +42,7 @@ class State:
         """How it ended, as a clause."""
         if self.exit_status < 0:
             return "was killed"
-        return f"ended with status {self.exit_status}"
+        return f"ended with status {self.exit_status}" if self.exit_status else "ended"
 
 
 @dataclass(frozen=True, slots=True)

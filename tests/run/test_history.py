@@ -37,6 +37,7 @@ def test_observe_end_by_signal_was_killed():
     history = History()
     history.observe(state(pid=1), 0)
     assert history.observe(state("EXITED", 0, exit_status=-1), 1)[0].text == "was killed, is started again"
+    assert State(name="x", state="BACKOFF").end == "ended"
 
 
 def test_observe_fatal_gives_up():
