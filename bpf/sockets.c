@@ -8,7 +8,9 @@
  * table at every event, so that dup, reuse of a descriptor, and descriptors received from elsewhere are right without
  * any bookkeeping; kernel struct offsets come from BTF as -D flags (ebbflow/producers never reads headers' structs).
  *
- * What may be lost is counted: the per-CPU sequence advances for every event, also for those that find no room.
+ * What may be lost is counted: the per-CPU sequence advances for every event, also for those that find no room. What
+ * opens or ends a connection is not lost with the others: it waits in a map (`spilled`), because the numbers in it say
+ * how much of the connection a loss has cost.
  *
  * BCC dialect. Flags given by the loader: PAYLOAD_LIMIT (power of two), PAYLOAD_BYTES, FIRST_PAYLOAD_BYTES,
  * MAX_CONNECTIONS, RING_PAGES, WATCH_ALL, WATCH_PORTS, HAS_GROUP_DEAD, OFFSET_*.
@@ -63,6 +65,7 @@ enum {
 	MAX_IOVECS = 8,
 	MAX_MESSAGES = 16,
 	MAX_MESSAGE_IOVECS = 2, /* the verifier walks every message with every buffer */
+	MAX_SPILLED = 8192,
 };
 
 /* Why a process is watched; a process stays while one reason holds. */
@@ -111,6 +114,18 @@ struct exe_key {
 	u64 device;
 };
 
+struct spilled_key {
+	u64 generation;
+	u32 pid;
+	u32 kind;
+};
+
+/* As it would have been in the ring; what follows the row is as long as the row says. */
+struct spilled_event {
+	struct sockets_row row;
+	struct sockets_open open;
+};
+
 /* One per CPU: the event under construction, and counters that only ever rise. */
 struct cpu {
 	u64 sequence;
@@ -135,6 +150,7 @@ BPF_HASH(ports, u16, u8, 1024);
 BPF_HASH(target_exes, struct exe_key, u8, 1024);
 BPF_HASH(target_cgroups, u64, u8, 1024);
 BPF_PROG_ARRAY(tails, 1);
+BPF_HASH(spilled, struct spilled_key, struct spilled_event, MAX_SPILLED);
 
 #define READ(target, base, offset) bpf_probe_read_kernel(&(target), sizeof(target), (void *)((u64)(base) + (offset)))
 
@@ -198,7 +214,7 @@ static inline void begin(struct cpu *cpu, u64 task, u8 kind)
 	cpu->row.cpu = bpf_get_smp_processor_id();
 }
 
-static inline int emit(struct cpu *cpu, u64 captured)
+static inline int put(struct cpu *cpu, u64 captured)
 {
 	FORGET(captured);
 	if (captured > PAYLOAD_LIMIT)
@@ -206,7 +222,15 @@ static inline int emit(struct cpu *cpu, u64 captured)
 	cpu->row.captured = captured;
 	cpu->row.sequence = cpu->sequence++;
 	/* A wake-up per event would cost more than the event. */
-	if (events.ringbuf_output(&cpu->row, sizeof(cpu->row) + captured, BPF_RB_NO_WAKEUP)) {
+	return events.ringbuf_output(&cpu->row, sizeof(cpu->row) + captured, BPF_RB_NO_WAKEUP);
+}
+
+/* For what opens or ends something: where there is no room in the ring, there is some in a map. */
+static inline int put_surely(struct cpu *cpu, u64 captured)
+{
+	struct spilled_key key = {.generation = cpu->row.generation, .pid = cpu->row.pid, .kind = cpu->row.kind};
+
+	if (put(cpu, captured) && spilled.update(&key, (struct spilled_event *)&cpu->row)) {
 		cpu->ring_lost++;
 		return -1;
 	}
@@ -214,14 +238,19 @@ static inline int emit(struct cpu *cpu, u64 captured)
 }
 
 /* An event of a connection that could not be announced says nothing to anyone: lost with the announcement. */
-static inline void deliver(struct cpu *cpu, struct conn *conn, u64 captured)
+static inline int is_announced(struct cpu *cpu, struct conn *conn)
 {
-	if (conn->flags & CONN_ANNOUNCED) {
-		emit(cpu, captured);
-		return;
-	}
+	if (conn->flags & CONN_ANNOUNCED)
+		return 1;
 	cpu->sequence++;
 	cpu->ring_lost++;
+	return 0;
+}
+
+static inline void deliver(struct cpu *cpu, struct conn *conn, u64 captured)
+{
+	if (is_announced(cpu, conn) && put(cpu, captured))
+		cpu->ring_lost++;
 }
 
 static inline void describe_inet(struct sockets_open *open, u64 sk)
@@ -309,7 +338,7 @@ static inline void announce(struct cpu *cpu, u64 task, struct conn *conn, struct
 	cpu->row.fd = conn->fd;
 	open->role = conn->role;
 	open->before = !!(conn->flags & CONN_BEFORE);
-	if (!emit(cpu, sizeof(*open)))
+	if (!put_surely(cpu, sizeof(*open)))
 		conn->flags |= CONN_ANNOUNCED;
 }
 
@@ -333,7 +362,8 @@ static inline void release(struct cpu *cpu, u64 task, struct conn_key *key)
 		totals->sent = conn->bytes[SOCKETS_SEND];
 		totals->received_events = conn->events[SOCKETS_RECEIVE];
 		totals->sent_events = conn->events[SOCKETS_SEND];
-		deliver(cpu, conn, sizeof(*totals));
+		if (is_announced(cpu, conn))
+			put_surely(cpu, sizeof(*totals));
 	}
 	conns.delete(key);
 }
@@ -743,7 +773,7 @@ TRACEPOINT_PROBE(sched, sched_process_exit)
 	cpu = cpus.lookup(&zero);
 	if (cpu && watched(pid)) {
 		begin(cpu, task, SOCKETS_EXIT);
-		emit(cpu, 0);
+		put_surely(cpu, 0);
 	}
 	targets.delete(&pid);
 #if WATCH_ALL || WATCH_PORTS

@@ -27,8 +27,9 @@ from ebbflow.kernel.btf import Btf
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.loader import Program, tracepoint_has
 from ebbflow.kernel.offsets import offset_flags
-from ebbflow.kernel.ring import Ring, pages
+from ebbflow.kernel.ring import HEADER_BYTES, Ring, pages
 from ebbflow.kernel.rows import Drained, rows_of, take
+from ebbflow.kernel.spill import Spill
 from ebbflow.kernel.targets import WATCHED_PID, Targets, parse_targets
 from ebbflow.kernel.watch import Watch
 from ebbflow.redaction import Redactor
@@ -82,6 +83,7 @@ class SocketsProducer(Producer):
         self._excluded: set[int] = set()
         self._ended: list[list[tuple[int, int, int]]] = [[] for _ in self._builders]
         self._ring_lost: dict[int, int] = {}
+        self._look = False  # for what has spilled, whatever the ring looks like
         self._recursion_misses = 0
         self._first_held_s: list[float] = [0.0] * config.producer.buckets
         self._heartbeat_s = time.monotonic()
@@ -103,6 +105,7 @@ class SocketsProducer(Producer):
         self._program = Program(BPF_DIRECTORY / "sockets.c", definitions(self._capture, self._targets))
         self._watch = Watch(self._program, self._targets)
         self._ring = Ring(self._program.map("events").map_fd, self._capture.ring_bytes)
+        self._spill = Spill(self._program.map("spilled"), ROW, _OPENED, largest_event_bytes(self._capture))
         self._program.set_tail("tails", 0, "sockets_messages")
         self._program.attach_raw_tracepoint("sys_exit", "sockets_exit")
         self._prove_offsets()
@@ -131,7 +134,10 @@ class SocketsProducer(Producer):
 
     def drain(self) -> float:
         fill = self._ring.fill()
+        look, self._look = self._look or self._spill.may_hold(self._ring), False
         drained = self._read()
+        if look:
+            drained = self._spill.around(drained, self._ring)
         if not len(drained.rows):
             return fill
         kinds = drained.rows["kind"]
@@ -246,6 +252,7 @@ class SocketsProducer(Producer):
         self._losses.add(stage, -1, batch.events)
 
     def housekeeping(self) -> None:
+        self._look = True
         self._watch.refresh()
         self._excluded = {pid for pid in self._excluded if Path(f"/proc/{pid}").exists()}
         before = dict(self._counters)
@@ -271,7 +278,7 @@ class SocketsProducer(Producer):
         return self._counters["ring_lost"] + self._invalid
 
     def held(self) -> int:
-        return sum(builder.events for builder in self._builders)
+        return self._spill.waiting + sum(builder.events for builder in self._builders)
 
     def blind_spots(self) -> dict[str, int]:
         """What went by without being seen, since the start."""
@@ -319,6 +326,11 @@ def excluded_ports(config: Config) -> frozenset[int]:
         if port_of_url:
             ports.add(port_of_url)
     return frozenset(ports)
+
+
+def largest_event_bytes(capture: CaptureConfig) -> int:
+    """What an event with its payload takes of the ring."""
+    return HEADER_BYTES + ROW.size + max(capture.payload_bytes, capture.first_payload_bytes, OPEN.size)
 
 
 def definitions(capture: CaptureConfig, targets: Targets) -> dict[str, int]:

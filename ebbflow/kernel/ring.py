@@ -64,6 +64,16 @@ class Ring:
         """Share of the ring that waits to be read, 0 to 1."""
         return (self._produced[0] - self._consumed[0]) / self.size_bytes
 
+    @property
+    def produced(self) -> int:
+        """Bytes the kernel has ever written."""
+        return int(self._produced[0])
+
+    @property
+    def consumed(self) -> int:
+        """Bytes ever taken."""
+        return int(self._consumed[0])
+
     def read(self, limit_bytes: int) -> Chunk:
         """Take what is complete, at most about `limit_bytes`, and give its room back to the kernel."""
         begin = self._consumed[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,3 +53,15 @@ def rows_of(chunk: Chunk, layout: Layout) -> Drained:
         rows, offsets = rows[sound], offsets[sound]
     starts = offsets + layout.size
     return Drained(chunk.data, rows, starts, starts + rows["captured"], len(chunk.lengths) - len(rows))
+
+
+def join(parts: Sequence[Drained]) -> Drained:
+    """One behind the other."""
+    bases = np.cumsum([0, *(len(part.data) for part in parts)])
+    return Drained(
+        b"".join(part.data for part in parts),
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.starts + base for part, base in zip(parts, bases, strict=False)]),
+        np.concatenate([part.ends + base for part, base in zip(parts, bases, strict=False)]),
+        sum(part.invalid for part in parts),
+    )

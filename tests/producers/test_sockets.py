@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from ebbflow.config import load
@@ -509,26 +510,31 @@ def test_sockets_full_ring_counts_every_lost_event(watch):
     assert len(set(sequences)) == kept
 
 
-def test_sockets_lost_announcement_is_repeated(watch):
+def test_sockets_full_ring_still_tells_what_opened_and_what_it_came_to(watch):
     code = """
     ready()
     client, server = tcp()
     for n in range(200): client.send(b"x" * 100)
-    other, _ = tcp()
-    other.send(b"unannounced")
-    ready()
-    other.send(b"announced")
+    other, peer = tcp()
+    other.send(b"unseen" * 20)
+    other.close()
+    for n in range(10): client.send(b"x" * 100)
+    client.close()
     """
     child = Child(code)
     producer = watch(f"pid:{child.pid}", capture__ring_bytes=4096)
-    child.process.stdin.write("\n")
-    child.process.stdin.flush()
-    child.process.stdout.readline()
-    first = Captured(producer)
-    assert all(payload != b"unannounced" for _, payload in first.rows)
     child.go()
-    (row, _) = next((row, payload) for row, payload in Captured(producer).rows if payload == b"announced")
-    assert int(row["position"]) == len(b"unannounced")
+    seen = Captured(producer)
+    assert all(b"unseen" not in payload for _, payload in seen.rows)
+    assert len(seen.of("OPEN")) == len(seen.connections) == 4
+    ends = [np.frombuffer(payload, CLOSE)[0] for _, payload in seen.of("CLOSE")]
+    sent = {int(totals["sent_events"]): int(totals["sent"]) for totals in ends}
+    assert {1: 120, 210: 21_000}.items() <= sent.items()
+    assert len(seen.of("EXIT")) == 1
+    assert producer.captured() == len(seen.rows) + producer.lost()
+    times = [int(row["time_ns"]) for row, _ in seen.rows]
+    assert times == sorted(times)
+    assert KINDS[int(seen.rows[-1][0]["kind"])] == "EXIT"
 
 
 def test_sockets_secrets_never_leave_the_producer(watch):
