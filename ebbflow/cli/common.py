@@ -46,7 +46,7 @@ def load_config(ctx: typer.Context, flags: Mapping[str, object] | None = None) -
     Raises:
         ConfigError: names the key and the source of what is wrong.
     """
-    from ebbflow.config import load  # noqa: PLC0415 - pydantic takes a while, and `--help` needs none of it
+    from ebbflow.config import load
 
     options = ctx.obj if isinstance(ctx.obj, Globals) else Globals()
     given = {key: value for key, value in (flags or {}).items() if value is not None}

@@ -34,7 +34,7 @@ def producer(
     config = load_config(ctx, {"capture.targets": targets or None}).config
     (part,) = _find("producers", [name])
 
-    from ebbflow.producing import run_producer  # noqa: PLC0415 - `--help` does not need it
+    from ebbflow.producing import run_producer
 
     _begin(config, f"producer.{name}")
     raise typer.Exit(run_producer(part.from_config(config), config))
@@ -47,7 +47,7 @@ def processor(
     config = load_config(ctx).config
     parts = _find("processors", list(dict.fromkeys(names)))
 
-    from ebbflow.stream.worker import run_processors  # noqa: PLC0415 - `--help` does not need it
+    from ebbflow.stream.worker import run_processors
 
     _begin(config, ",".join(names))
     raise typer.Exit(run_processors(parts, config))
@@ -58,21 +58,21 @@ def sink(ctx: typer.Context, name: Annotated[str, typer.Argument(help="As traces
     config = load_config(ctx).config
     (part,) = _find("sinks", [name])
 
-    import asyncio  # noqa: PLC0415 - `--help` does not need them
+    import asyncio
 
-    from ebbflow.sink import run_sink  # noqa: PLC0415
+    from ebbflow.sink import run_sink
 
     _begin(config, f"sink.{name}")
     asyncio.run(run_sink(part, config))
 
 
 def _find(group: Any, names: list[str]) -> list[Any]:
-    from ebbflow.discovery import get  # noqa: PLC0415 - `--help` does not need it
+    from ebbflow.discovery import get
 
     return [get(group, name) for name in names]
 
 
 def _begin(config: Config, component: str) -> None:
-    from ebbflow.telemetry import setup_logging  # noqa: PLC0415 - `--help` does not need it
+    from ebbflow.telemetry import setup_logging
 
     setup_logging(config.log, component)

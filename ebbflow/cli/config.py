@@ -33,16 +33,16 @@ def config(
 
 
 def _print_json(settings: list[Setting]) -> None:
-    import orjson  # noqa: PLC0415 - only here
+    import orjson
 
     rows = {row.key: {"value": row.shown, "origin": row.origin, "description": row.description} for row in settings}
     typer.echo(orjson.dumps(rows, default=str, option=orjson.OPT_INDENT_2))
 
 
 def _print_table(settings: list[Setting]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only here
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for heading in ("setting", "value", "from", "meaning"):

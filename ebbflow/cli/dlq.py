@@ -31,12 +31,12 @@ def dlq(
     as_json: Annotated[bool, typer.Option("--json", help="One dead letter a line.")] = False,
 ) -> None:
     """List dead letters, oldest first, and count them by stage and error code."""
-    import asyncio  # noqa: PLC0415 - `--help` needs none of these
+    import asyncio
 
     letters = asyncio.run(_collect(load_config(ctx).config.kafka, stage))
     shown = letters[-limit:] if limit else letters
     if as_json:
-        import orjson  # noqa: PLC0415 - only here
+        import orjson
 
         for letter in shown:
             typer.echo(orjson.dumps(letter))
@@ -60,12 +60,12 @@ async def _read(config: KafkaConfig) -> AsyncIterator[dict[str, Any]]:
         NetworkError: Kafka cannot be reached.
         DependencyError: there is no such topic yet.
     """
-    from functools import partial  # noqa: PLC0415 - `--help` needs none of these
+    from functools import partial
 
-    from ebbflow.errors import DependencyError  # noqa: PLC0415
-    from ebbflow.kafka import check_reachable, make_consumer  # noqa: PLC0415
-    from ebbflow.log_reader import read_topic  # noqa: PLC0415
-    from ebbflow.topics import DEAD_LETTERS  # noqa: PLC0415
+    from ebbflow.errors import DependencyError
+    from ebbflow.kafka import check_reachable, make_consumer
+    from ebbflow.log_reader import read_topic
+    from ebbflow.topics import DEAD_LETTERS
 
     if DEAD_LETTERS not in (await check_reachable(config)).topics:
         raise DependencyError(f"Kafka has no topic {DEAD_LETTERS}", hint="start the pipeline, or run `ebbflow topics`")

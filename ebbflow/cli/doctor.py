@@ -31,7 +31,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One object; its shape is in docs/doctor.md.")] = False,
 ) -> None:
     """Check kernel, rights, programs and services. Exit status 1 when the main job cannot run here."""
-    from ebbflow.doctor import examine  # noqa: PLC0415 - Kafka clients and numpy are heavy
+    from ebbflow.doctor import examine
 
     try:
         checks = examine(load_config(ctx).config)
@@ -88,8 +88,8 @@ def _names_by_hint(checks: Iterable[Check]) -> dict[str, list[str]]:
 
 def _table(checks: Sequence[Check], *, signs: bool) -> RenderableType:
     """`signs` is False where the terminal cannot show them: then the status is written out."""
-    from rich.table import Table  # noqa: PLC0415 - only here
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for heading in ("", "check", "needed"):
@@ -112,7 +112,7 @@ def _verdict(checks: Sequence[Check]) -> str:
 
 
 def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - only here
+    from rich.console import Console
 
     # What was found may hold letters that the terminal cannot show: a replacement, not a traceback.
     if hasattr(sys.stdout, "reconfigure"):
@@ -121,6 +121,6 @@ def _console() -> Console:
 
 
 def _print_json(checks: Sequence[Check]) -> None:
-    import orjson  # noqa: PLC0415 - only here
+    import orjson
 
     typer.echo(orjson.dumps(as_object(checks), option=orjson.OPT_INDENT_2))

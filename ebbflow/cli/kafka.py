@@ -31,7 +31,7 @@ def kafka(
     ] = None,
 ) -> None:
     """Run one Kafka node on loopback until Ctrl-C."""
-    from ebbflow.broker import LocalKafka  # noqa: PLC0415 - librdkafka is heavy
+    from ebbflow.broker import LocalKafka
 
     port = port or local_port(load_config(ctx).config.kafka.bootstrap)
     serve(LocalKafka(data_dir, port, controller_port or port + 1))

@@ -26,14 +26,14 @@ def ledger(
     as_json: Annotated[bool, typer.Option("--json", help="One object: stages, balances, losses.")] = False,
 ) -> None:
     """Sum up every stage's entries and balance them. Exit status 1: they do not, and nothing moves any more."""
-    import asyncio  # noqa: PLC0415 - `--help` needs none of these
+    import asyncio
 
-    from ebbflow.ledger_reader import read_ledger  # noqa: PLC0415
+    from ebbflow.ledger_reader import read_ledger
 
     found = asyncio.run(read_ledger(load_config(ctx).config.kafka))
     report = to_report(found, time.time_ns())
     if as_json:
-        import orjson  # noqa: PLC0415 - only here
+        import orjson
 
         typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     else:

@@ -62,8 +62,8 @@ def run(
 
 def down(data_dir: DataDir = Path(".run")) -> None:
     """Stop what `ebbflow run` started in this data directory."""
-    from ebbflow.run.stopping import stop  # noqa: PLC0415 - `--help` needs none of these
-    from ebbflow.run.supervision import Supervisor  # noqa: PLC0415
+    from ebbflow.run.stopping import stop
+    from ebbflow.run.supervision import Supervisor
 
     supervisor = Supervisor(data_dir.absolute())
     if not supervisor.answers:
@@ -76,11 +76,11 @@ def down(data_dir: DataDir = Path(".run")) -> None:
 
 def mark_as_ours() -> None:
     """Start this process again with the mark by which the producer knows its own; it is read where a process begins."""
-    from ebbflow.identity import OURS  # noqa: PLC0415
+    from ebbflow.identity import OURS
 
     if OURS not in os.environ:
         sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, OURS: "run"})  # noqa: S606 - none is needed
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, OURS: "run"})
 
 
 def make_plan(ctx: typer.Context, flags: dict[str, str | None], data_dir: Path, *, own_kafka: bool) -> Plan:
@@ -89,10 +89,10 @@ def make_plan(ctx: typer.Context, flags: dict[str, str | None], data_dir: Path, 
     Raises:
         ConfigError: a setting or a target is wrong.
     """
-    from ebbflow.broker import free_port  # noqa: PLC0415
-    from ebbflow.doctor.services import is_local  # noqa: PLC0415
-    from ebbflow.kernel.targets import parse_targets  # noqa: PLC0415
-    from ebbflow.run.parts import Demo, Plan, as_environment, derived_settings  # noqa: PLC0415
+    from ebbflow.broker import free_port
+    from ebbflow.doctor.services import is_local
+    from ebbflow.kernel.targets import parse_targets
+    from ebbflow.run.parts import Demo, Plan, as_environment, derived_settings
 
     given = ctx.obj if isinstance(ctx.obj, Globals) else Globals()
     derived = derived_settings(load_config(ctx, flags), data_dir, free_port)
@@ -116,13 +116,13 @@ def conduct(plan: Plan, *, detach: bool) -> None:
     Raises:
         EbbflowError: it cannot be started or kept running; everything is stopped then.
     """
-    from ebbflow.run.board import Board  # noqa: PLC0415
-    from ebbflow.run.conductor import Conductor  # noqa: PLC0415
-    from ebbflow.run.data_directory import already_running, claimed  # noqa: PLC0415
-    from ebbflow.run.orphans import take_orphans  # noqa: PLC0415
-    from ebbflow.run.preflight import require_machine, require_rights_and_ports  # noqa: PLC0415
-    from ebbflow.run.probes import RealProbes  # noqa: PLC0415
-    from ebbflow.run.supervision import Supervisor  # noqa: PLC0415
+    from ebbflow.run.board import Board
+    from ebbflow.run.conductor import Conductor
+    from ebbflow.run.data_directory import already_running, claimed
+    from ebbflow.run.orphans import take_orphans
+    from ebbflow.run.preflight import require_machine, require_rights_and_ports
+    from ebbflow.run.probes import RealProbes
+    from ebbflow.run.supervision import Supervisor
 
     supervisor = Supervisor(plan.data_dir)
     with stop_signals(signal.default_int_handler), claimed(plan.data_dir):
@@ -144,7 +144,7 @@ def conduct(plan: Plan, *, detach: bool) -> None:
 @contextmanager
 def stopped_in_the_end(supervisor: Supervisor, *, keeps: bool) -> Iterator[None]:
     """Stop everything, however this ends; `keeps` leaves a run alone that came up without an error."""
-    from ebbflow.run.conductor import StoppedElsewhere  # noqa: PLC0415
+    from ebbflow.run.conductor import StoppedElsewhere
 
     try:
         yield
@@ -163,7 +163,7 @@ def stopped_in_the_end(supervisor: Supervisor, *, keeps: bool) -> Iterator[None]
 
 def stop_everything(supervisor: Supervisor) -> None:
     """Whoever is impatient meanwhile need not wait longer than five seconds."""
-    from ebbflow.run.stopping import stop  # noqa: PLC0415
+    from ebbflow.run.stopping import stop
 
     begun_s = time.monotonic()
     with stop_signals(signal.SIG_IGN):
@@ -178,7 +178,7 @@ def say_where(data_dir: Path) -> None:
 
 def show(conductor: Conductor, plan: Plan, board: Board) -> None:
     """`ebbflow top` on a terminal, else lines; until interrupted."""
-    from ebbflow.cli import top  # noqa: PLC0415
+    from ebbflow.cli import top
 
     if plan.runs_store and sys.stdout.isatty():
         watch = top.Watch(plan.config.store, _WINDOW_S, losses=conductor.totals.losses, notices=board.recent)
@@ -189,7 +189,7 @@ def show(conductor: Conductor, plan: Plan, board: Board) -> None:
 
 
 def print_lines(conductor: Conductor) -> None:
-    from ebbflow.run.totals import plain_line  # noqa: PLC0415
+    from ebbflow.run.totals import plain_line
 
     spans, then_s = 0, time.monotonic()
     while True:
@@ -201,7 +201,7 @@ def print_lines(conductor: Conductor) -> None:
 
 def show_status(data_dir: Path) -> int:
     """One line a part; the exit status is 0 when all are up."""
-    from ebbflow.run.supervision import Supervisor  # noqa: PLC0415
+    from ebbflow.run.supervision import Supervisor
 
     supervisor: Supervisor = Supervisor(data_dir.absolute())
     if not supervisor.answers:

@@ -13,10 +13,10 @@ def register(app: typer.Typer) -> None:
 
 def store(ctx: typer.Context) -> None:
     """Receive OTLP over HTTP on loopback and keep spans in a DuckDB file, until Ctrl-C."""
-    import structlog  # noqa: PLC0415 - `--help` needs none of these
+    import structlog
 
-    from ebbflow.store.server import serve  # noqa: PLC0415
-    from ebbflow.telemetry import setup_logging  # noqa: PLC0415
+    from ebbflow.store.server import serve
+    from ebbflow.telemetry import setup_logging
 
     config = load_config(ctx).config
     setup_logging(config.log, "store")

@@ -32,8 +32,8 @@ def top(
     as_json: Annotated[bool, typer.Option("--json", help="One object a line for every look.")] = False,
 ) -> None:
     """Show rates, errors and latencies by service and route, until Ctrl-C."""
-    from ebbflow.durations import parse_duration_ns  # noqa: PLC0415 - `--help` needs none of these
-    from ebbflow.errors import ConfigError  # noqa: PLC0415
+    from ebbflow.durations import parse_duration_ns
+    from ebbflow.errors import ConfigError
 
     seconds = {name: parse_duration_ns(text) / 1e9 for name, text in (("window", window), ("interval", interval))}
     for name, value in seconds.items():
@@ -77,7 +77,7 @@ class Watch:
         Raises:
             EbbflowError: nothing could be had yet.
         """
-        from ebbflow.errors import EbbflowError  # noqa: PLC0415
+        from ebbflow.errors import EbbflowError
 
         try:
             self._last = self._ask()
@@ -90,9 +90,9 @@ class Watch:
         return self._last
 
     def _ask(self) -> Top:
-        from dataclasses import replace  # noqa: PLC0415
+        from dataclasses import replace
 
-        from ebbflow.store.client import connect  # noqa: PLC0415
+        from ebbflow.store.client import connect
 
         with connect(self._config) as reader:
             found = reader.top(self._window_s)
@@ -115,24 +115,24 @@ def print_looks(
 
 
 def write_lines(found: Top) -> None:
-    from ebbflow.store.views.top import losses_line, top_lines  # noqa: PLC0415
+    from ebbflow.store.views.top import losses_line, top_lines
 
     lines = [*top_lines(found), *filter(None, [losses_line(found.losses)])]
     typer.echo("\n".join(lines))
 
 
 def write_json(found: Top) -> None:
-    import orjson  # noqa: PLC0415
+    import orjson
 
     typer.echo(orjson.dumps(found.as_json()))
 
 
 def show_live(watch: Watch, interval_s: float, *, looks: int | None = None, sleep: Sleep = time.sleep) -> None:
     """Draw the screen again each interval, until interrupted."""
-    from rich.live import Live  # noqa: PLC0415
+    from rich.live import Live
 
-    from ebbflow.store.views.text import make_console  # noqa: PLC0415
-    from ebbflow.store.views.top import top_view  # noqa: PLC0415
+    from ebbflow.store.views.text import make_console
+    from ebbflow.store.views.top import top_view
 
     first = watch.look()
     console = make_console()

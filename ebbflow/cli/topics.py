@@ -29,10 +29,10 @@ def topics(
     create: Annotated[bool, typer.Option(help="Create what is missing; without it Kafka is not asked at all.")] = True,
 ) -> None:
     """Create the topics that are missing and print them all. What exists already is never changed, only compared."""
-    import asyncio  # noqa: PLC0415 - `--help` needs none of these
+    import asyncio
 
-    from ebbflow.kafka import create_topics  # noqa: PLC0415
-    from ebbflow.topics import CATALOGUE  # noqa: PLC0415
+    from ebbflow.kafka import create_topics
+    from ebbflow.topics import CATALOGUE
 
     kafka = load_config(ctx).config.kafka
     states = {state.name: state for state in asyncio.run(create_topics(kafka))} if create else {}
@@ -67,15 +67,15 @@ def _word(state: TopicState) -> str:
 
 
 def _print_json(rows: list[dict[str, Any]]) -> None:
-    import orjson  # noqa: PLC0415 - only here
+    import orjson
 
     typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only here
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for heading in ("topic", "", "partitions", "kept", "value", "from", "to", "sensitivity"):

@@ -33,7 +33,7 @@ def traces(
     as_json: Annotated[bool, typer.Option("--json", help="One span a line.")] = False,
 ) -> None:
     """List spans, newest first."""
-    from ebbflow.store.client import connect  # noqa: PLC0415 - `--help` needs none of these
+    from ebbflow.store.client import connect
 
     wanted = make_filter(
         service=service, status=status, slower_than=slower_than, since=since, limit=limit, now_ns=time.time_ns()
@@ -49,8 +49,8 @@ def make_filter(*, service: str, status: str, slower_than: str, since: str, limi
     Raises:
         ConfigError: no status, or no duration.
     """
-    from ebbflow.durations import parse_duration_ns  # noqa: PLC0415
-    from ebbflow.store.queries import SpanFilter, status_condition  # noqa: PLC0415
+    from ebbflow.durations import parse_duration_ns
+    from ebbflow.store.queries import SpanFilter, status_condition
 
     if status:
         status_condition(status)
@@ -72,12 +72,12 @@ def write_lines(lines: Iterator[bytes]) -> None:
 
 
 def show_spans(lines: Iterator[bytes]) -> None:
-    from itertools import islice  # noqa: PLC0415
+    from itertools import islice
 
-    import orjson  # noqa: PLC0415
+    import orjson
 
-    from ebbflow.store.views.spans import spans_table  # noqa: PLC0415
-    from ebbflow.store.views.text import make_console  # noqa: PLC0415
+    from ebbflow.store.views.spans import spans_table
+    from ebbflow.store.views.text import make_console
 
     console = make_console()
     shown = 0
@@ -94,7 +94,7 @@ def trace(
     as_json: Annotated[bool, typer.Option("--json", help="One span a line, oldest first.")] = False,
 ) -> None:
     """Show one trace as a tree with a time bar."""
-    from ebbflow.store.client import connect  # noqa: PLC0415
+    from ebbflow.store.client import connect
 
     with connect(load_config(ctx).config.store) as reader:
         lines = reader.trace(trace_id)
@@ -102,10 +102,10 @@ def trace(
 
 
 def show_trace(lines: Iterator[bytes]) -> None:
-    import orjson  # noqa: PLC0415
+    import orjson
 
-    from ebbflow.store.views.text import make_console  # noqa: PLC0415
-    from ebbflow.store.views.trace import summary, trace_table  # noqa: PLC0415
+    from ebbflow.store.views.text import make_console
+    from ebbflow.store.views.trace import summary, trace_table
 
     spans = [orjson.loads(line) for line in lines]
     console = make_console()
