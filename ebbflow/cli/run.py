@@ -80,7 +80,7 @@ def mark_as_ours() -> None:
 
     if OURS not in os.environ:
         sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, OURS: "run"})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, OURS: "run"})  # noqa: S606 - none is needed
 
 
 def make_plan(ctx: typer.Context, flags: dict[str, str | None], data_dir: Path, *, own_kafka: bool) -> Plan:
