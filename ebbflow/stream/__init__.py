@@ -7,6 +7,7 @@
     worker       the process: signals, health, waiting for Kafka
     runner       the only file that knows Faust: one app a processor
     stage        one processor on all its partitions: order of outputs, checkpoints and acknowledgements
+    lanes        its partitions, with what waits for their next checkpoint
     partition    one input partition: the processor's instance, its state, what is bad
     recovery     partitions from checkpoints, and from records that are read again
     outbox       outputs until Kafka has them

@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ebbflow import dead_letters
 from ebbflow.component import DeadLetter, Output, Processor, Record
 from ebbflow.config import Config
 from ebbflow.errors import EbbflowError, InternalError, StreamInvalid, ValidationError
-from ebbflow.stream import checkpoint as checkpoints
-from ebbflow.stream.checkpoint import Checkpoint, Pace
+from ebbflow.stream.checkpoint import Pace
+from ebbflow.stream.lanes import Lane, Lanes
 from ebbflow.stream.metrics import StreamMetrics
 from ebbflow.stream.outbox import Connect, Outbox
-from ebbflow.stream.partition import Partition
 from ebbflow.stream.recovery import History, Recovery, TopicPartition
 from ebbflow.telemetry import logger
 from ebbflow.topics import DEAD_LETTERS
@@ -34,21 +32,6 @@ T = TypeVar("T")
 _REVOKE_S = 3.0
 _RETRY_S = 0.5
 _QUIET_S = 60.0
-
-
-@dataclass(slots=True)
-class _Lane:
-    """A partition with the acknowledgements that wait for its next checkpoint."""
-
-    partition: Partition
-    acks: list[Callable[[], object]] = field(default_factory=list)
-    waiting_since_s: float = 0.0
-    is_oversized: bool = False
-
-    def acknowledge(self) -> None:
-        for ack in self.acks:
-            ack()
-        self.acks.clear()
 
 
 class _Abandoned(Exception):
@@ -93,7 +76,7 @@ class Stage:
         self._outbox = Outbox(connect, on_refused=self._refused, report=self._report)
         self._pace = Pace(config.stream.checkpoint_interval_s, clock_s())
         self._lock = asyncio.Lock()
-        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._lanes = Lanes(self.name, metrics)
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._epoch = 0
         self._quiet_until_s = clock_s()
@@ -116,7 +99,7 @@ class Stage:
 
     async def beat(self) -> None:
         """Called all the time: write checkpoints when no record comes that would."""
-        if self._lock.locked() or self._halted or not any(lane.acks for lane in self._lanes.values()):
+        if self._lock.locked() or self._halted or not self._lanes.are_waiting:
             return
         try:
             async with self._lock:
@@ -150,27 +133,13 @@ class Stage:
 
     def problems(self) -> list[str]:
         """For readiness."""
-        found = [f"{self.name}: {self.failure}"] if self.failure else []
-        now_s, limit_s = self._clock_s(), self._config.stream.stall_s
-        for (topic, number), lane in self._lanes.items():
-            if lane.acks and now_s - lane.waiting_since_s > limit_s:
-                waits_s = now_s - lane.waiting_since_s
-                found.append(f"{self.name}: {topic}/{number}: {len(lane.acks)} records uncommitted for {waits_s:.0f} s")
-            if lane.is_oversized:
-                found.append(f"{self.name}: {topic}/{number}: the state is too large for a checkpoint")
-        return found
+        failed = [str(self.failure)] if self.failure else []
+        found = [*failed, *self._lanes.problems(self._clock_s(), self._config.stream.stall_s)]
+        return [f"{self.name}: {text}" for text in found]
 
     def measure(self) -> None:
         """Bring the gauges up to date."""
-        for (topic, number), lane in self._lanes.items():
-            labels = (self.name, topic, str(number))
-            end = self.highwater(topic, number)
-            if end is not None:
-                self._metrics.lag.labels(*labels).set(max(0, end - lane.partition.next_offset))
-            age_s = self._clock_s() - lane.waiting_since_s if lane.acks else 0.0
-            self._metrics.checkpoint_age.labels(*labels).set(age_s)
-            for name, value in lane.partition.processor.gauges().items():
-                self._metrics.state.labels(*labels, name).set(value)
+        self._lanes.measure(self._clock_s(), self.highwater)
 
     # One record.
 
@@ -182,13 +151,11 @@ class Stage:
             await self._advance(lane, record)
         else:
             self._metrics.skipped.labels(self.name).inc()
-        if not lane.acks:
-            lane.waiting_since_s = self._clock_s()
-        lane.acks.append(ack)
+        lane.wait(ack, self._clock_s())
         if self._pace.is_due(self._clock_s()):
             await self._settle()
 
-    async def _advance(self, lane: _Lane, record: Record) -> None:
+    async def _advance(self, lane: Lane, record: Record) -> None:
         try:
             with self._metrics.process_seconds.labels(self.name).time():
                 step = lane.partition.step(record)
@@ -206,7 +173,7 @@ class Stage:
         if self._outbox.is_full:
             await self._outbox.settle()
 
-    async def _refuse(self, lane: _Lane, record: Record, error: Exception) -> None:
+    async def _refuse(self, lane: Lane, record: Record, error: Exception) -> None:
         """The record becomes a dead letter, unless too many did."""
         if lane.partition.breaker.would_open():
             await self._settle()
@@ -224,7 +191,7 @@ class Stage:
 
     # State.
 
-    async def _lane(self, record: Record) -> _Lane:
+    async def _lane(self, record: Record) -> Lane:
         tp = (record.topic, record.partition)
         if tp not in self._assigned:
             raise _Abandoned
@@ -233,14 +200,14 @@ class Stage:
             epoch = self._epoch
             partition = await self._persist(lambda: self._recovery.open(record, self._assigned))
             self._check(epoch)
-            lane = self._lanes[tp] = _Lane(partition)
+            lane = self._lanes.open(partition)
         if lane.partition.is_foreign(record):
             log.warning("topic was created anew: its state is dropped", processor=self.name, topic=record.topic)
             self._metrics.checkpoint_failures.labels(self.name, "foreign").inc()
             lane.partition = self._recovery.fresh(record)
         return lane
 
-    async def _catch_up(self, lane: _Lane, stop: int) -> None:
+    async def _catch_up(self, lane: Lane, stop: int) -> None:
         """Process what lies between the state and `stop`: the committed offset is ahead of the checkpoint."""
         partition, epoch = lane.partition, self._epoch
 
@@ -253,14 +220,14 @@ class Stage:
         await self._persist(process)
         self._count_missing(lane, stop)
 
-    def _count_missing(self, lane: _Lane, offset: int) -> None:
+    def _count_missing(self, lane: Lane, offset: int) -> None:
         missing = offset - lane.partition.next_offset
         if missing > 0:
             self._metrics.missing.labels(self.name).inc(missing)
             log.warning("records are gone from Kafka", processor=self.name, topic=lane.partition.topic, count=missing)
             lane.partition.next_offset = offset
 
-    async def _rebuild(self, lane: _Lane, record: Record, error: Exception) -> None:
+    async def _rebuild(self, lane: Lane, record: Record, error: Exception) -> None:
         """State as before `record`, on which the processor failed: the last checkpoint and the records since.
 
         What those gave is in Kafka already, so it is not sent again.
@@ -283,46 +250,14 @@ class Stage:
         """Outputs, then checkpoints, then acknowledgements; each only when Kafka has the one before."""
         await self._outbox.settle()
         began_s = self._clock_s()
-        written = [(lane, written) for lane in self._lanes.values() if (written := self._write(lane)) is not None]
+        round_ = self._lanes.checkpoint()
+        self._outbox.add(round_.outputs)
         await self._outbox.settle()
-        for lane, checkpoint in written:
-            lane.partition.saved = checkpoint
-        for lane in self._lanes.values():
-            if not lane.is_oversized:
-                lane.acknowledge()
+        round_.written()
         ended_s = self._clock_s()
-        if written:
+        if round_.outputs:
             self._pace.wrote(began_s, ended_s)
             self._metrics.checkpoint_seconds.labels(self.name).observe(ended_s - began_s)
-
-    def _write(self, lane: _Lane) -> Checkpoint | None:
-        partition = lane.partition
-        if not partition.is_dirty:
-            return None
-        found = partition.checkpoint()
-        output = checkpoints.to_output(self.name, partition.topic, partition.number, found)
-        size_bytes = len(output.value)
-        self._metrics.checkpoint_bytes.labels(self.name, partition.topic, str(partition.number)).set(size_bytes)
-        if size_bytes > checkpoints.MAX_BYTES:
-            self._oversized(lane, size_bytes)
-            return None
-        lane.is_oversized = False
-        self._outbox.add([output])
-        return found
-
-    def _oversized(self, lane: _Lane, size_bytes: int) -> None:
-        """Keep the old checkpoint and commit nothing: after a crash more is repeated, but nothing is lost."""
-        self._metrics.checkpoint_failures.labels(self.name, "size").inc()
-        if not lane.is_oversized:
-            log.error(
-                "state is too large for a checkpoint: nothing is committed until it shrinks",
-                processor=self.name,
-                partition=f"{lane.partition.topic}/{lane.partition.number}",
-                bytes=size_bytes,
-                limit_bytes=checkpoints.MAX_BYTES,
-                hint="lower the processor's limits (requests.max_connections, requests.max_pending_bytes)",
-            )
-        lane.is_oversized = True
 
     async def _settle_within(self, timeout_s: float) -> bool:
         try:
@@ -359,9 +294,7 @@ class Stage:
             raise _Abandoned
 
     def _drop(self) -> None:
-        for (topic, number), lane in self._lanes.items():
-            self._metrics.forget(self.name, topic, number, lane.partition.processor.gauges())
-        self._lanes = {}
+        self._lanes.close()
         self._recovery.forget()
         self._epoch += 1
 
