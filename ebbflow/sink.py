@@ -248,8 +248,12 @@ async def _close(consumer: AIOKafkaConsumer | None, producer: AIOKafkaProducer |
     """Leave the group and let go of connections; Kafka may be away, so neither may take long."""
     for client in (consumer, producer):
         if client is not None:
-            with contextlib.suppress(*FOREIGN):
-                await asyncio.wait_for(client.stop(), CLOSE_S)
+            # A task of its own: aiokafka that has just lost its broker may end its own stop by a cancellation.
+            stopping = asyncio.ensure_future(client.stop())
+            await asyncio.wait([stopping], timeout=CLOSE_S)
+            if not stopping.cancel() and not stopping.cancelled():
+                with contextlib.suppress(*FOREIGN):
+                    stopping.result()
 
 
 def _name(partition: TopicPartition) -> str:

@@ -101,6 +101,22 @@ async def test_run_stops_when_told_and_closes_both_clients(runner, client):
     assert client.stopped == 2
 
 
+@pytest.mark.parametrize("trouble", [asyncio.CancelledError(), KafkaConnectionError(), None])
+async def test_run_ends_well_when_clients_stop_badly_or_never(runner, client, monkeypatch, trouble):
+    async def stop():
+        client.stopped += 1
+        if trouble is None:
+            await asyncio.Event().wait()
+        raise trouble
+
+    monkeypatch.setattr(subject, "CLOSE_S", 0.01)
+    client.stop = stop
+    stopping = asyncio.Event()
+    stopping.set()
+    await asyncio.wait_for(runner.run(stopping), 1)
+    assert client.stopped == 2
+
+
 async def test_run_waits_for_kafka_and_says_so_once(runner, client, lines, monkeypatch):
     tries = []
     enough = asyncio.Event()
