@@ -18,6 +18,7 @@ from ebbflow.errors import ConfigError, DependencyError, EbbflowError, NetworkEr
 from ebbflow.store import queries
 from ebbflow.store.database import Database
 
+ALIVE_S = 5.0
 TIMEOUT = httpx.Timeout(60.0, connect=2.0)
 TOP_FIELDS = frozenset(queries.TopRow.__dataclass_fields__)
 
@@ -65,11 +66,20 @@ class RemoteReader:
         self._client = client
 
     def alive(self) -> bool:
-        """Whether anything listens where the store should be."""
+        """Whether anything listens where the store should be.
+
+        Raises:
+            NetworkError: something does, and says nothing.
+        """
         try:
-            self._client.get("/healthz")
+            self._client.get("/healthz", timeout=ALIVE_S)
         except httpx.ConnectError:
             return False
+        except httpx.TimeoutException:
+            raise NetworkError(
+                f"what listens at {self._client.base_url} does not answer",
+                hint="if it is no store (see `ss -ltnp`), set store.port to the store's port",
+            ) from None
         except httpx.HTTPError:
             return True
         return True

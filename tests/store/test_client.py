@@ -75,9 +75,15 @@ def test_remote_reader_store_that_breaks_off_is_a_network_error():
         list(failing(httpx.ReadError).spans(SpanFilter()))
 
 
-@pytest.mark.parametrize(("kind", "alive"), [(httpx.ConnectError, False), (httpx.ReadTimeout, True)])
+@pytest.mark.parametrize(("kind", "alive"), [(httpx.ConnectError, False), (httpx.ReadError, True)])
 def test_remote_reader_alive_only_a_refused_connection_is_no(kind, alive):
     assert failing(kind).alive() is alive
+
+
+def test_remote_reader_silent_listener_is_told_soon():
+    with pytest.raises(NetworkError, match="what listens at http://store does not answer") as error:
+        failing(httpx.ReadTimeout).alive()
+    assert "store.port" in error.value.hint
 
 
 def test_connect_nothing_there_says_how_to_start(nowhere):
