@@ -360,11 +360,13 @@ class MessageReader:
 
     def _pass_unseen_head(self, size: int, segment: Segment) -> None:
         """A head runs into bytes not seen. Behind pipelined messages, more of them are likely there."""
-        pipelined, size = self._pace.in_event, size + len(self._buffer)
+        unfinished = len(self._buffer)
+        mean_bytes = self._pace.bytes_per_message(segment, unfinished)
+        more = round((unfinished + size) / mean_bytes) - 1 if self._pace.in_event else 0
         self._begin_cut_head(segment.time_ns)
-        more = round(size / self._pace.bytes_per_message(segment)) - 1 if pipelined else 0
-        if more > 0 and self.state is State.OPEN_END:
-            self._end(-1)
+        if more > 0:
+            if self.state is State.OPEN_END:
+                self._end(-1)
             self.state = State.SEEK
             self._listener.lost(more, segment.time_ns)
 

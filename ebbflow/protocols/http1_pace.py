@@ -45,7 +45,9 @@ class Pace:
         mean_bytes = gap.position / (nth - self.unread + self.surplus)
         return max(1, round(gap.size / max(mean_bytes, 1)))
 
-    def bytes_per_message(self, segment: Segment) -> float:
-        """Stream bytes per message, up to what is seen of this event."""
+    def bytes_per_message(self, segment: Segment, unfinished: int = 0) -> float:
+        """Bytes per message: of those in this event, before its last `unfinished` bytes, or of the stream so far."""
+        if self.in_event:
+            return max(1.0, (len(segment.payload) - unfinished) / self.in_event)
         messages = segment.nth + 1 - self.unread + self.surplus
         return max(1.0, (segment.position + len(segment.payload)) / max(1, messages))

@@ -212,6 +212,14 @@ def test_reader_cut_off_behind_pipelined_messages_loses_as_many_as_fit() -> None
     assert said[-1] == ("lost", 5)
 
 
+def test_reader_cut_in_a_start_line_behind_pipelined_messages_loses_as_many_as_fit_every_time() -> None:
+    feed = Feed(responses=False)
+    for _ in range(5):
+        feed.event(GET * 5, seen=len(GET) * 4 + 5, size=len(GET) * 20)
+    lost = [said[1] for said in feed.said if said[0] == "lost"]
+    assert lost == [1, 15] * 5
+
+
 def test_reader_unseen_between_messages_loses_as_many_as_fit() -> None:
     said = Feed(responses=False).event(GET * 4, size=len(GET) * 10).said
     assert said[-1] == ("lost", 6)
