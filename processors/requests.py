@@ -104,7 +104,8 @@ class Requests(Processor):
         events = int(valid.sum())
         counters = {"batches": 1, "events": events, "invalid": len(valid) - events, "lost_batches": lost}
         letters = list(dead_letters(batch, invalid, self._validation)) if invalid else []
-        return Result(self._outputs(source), letters, {**counters, **self._counts()})
+        outputs = self._outputs(source)
+        return Result(outputs, letters, {**counters, **self._counts()}, event_time_ns=source.unix_ns)
 
     def tick(self, event_time_ns: int) -> Result:
         """Give up sources that have been silent for an hour, or are too many; the others keep their own time."""

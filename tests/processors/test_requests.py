@@ -486,7 +486,8 @@ def test_requests_silent_source_is_given_up_by_tick() -> None:
     first = processor.process(record(encode_batch(one.events, [one], sequence=0), 4))
     hour_ns = 3_600_000_000_000
     now_ns = one.time_ns + 1_700_000_000_000_000_000
-    assert processor.tick(now_ns + hour_ns).counters == {}
+    assert first.event_time_ns == one.events[-1].time_ns + 1_700_000_000_000_000_000
+    assert processor.tick(first.event_time_ns + hour_ns).counters == {}
     late = processor.tick(now_ns + hour_ns + 1)
     assert (first.counters["spans"], late.counters["incomplete"]) == (0, 1)
     assert late.outputs[0].headers == (("ebbflow-source", b"ebbflow.raw.sockets/0/4"), ("ebbflow-part", b"end/0/1"))
