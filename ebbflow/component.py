@@ -167,8 +167,12 @@ class Producer(ABC):
         return {}
 
     @abstractmethod
+    def detach(self) -> None:
+        """Watch no more; what the kernel had until now can still be drained, and comes to an end."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Detach; nothing may be left in the kernel."""
+        """Detach, and leave nothing in the kernel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.1
 _BUSY_FILL = 0.04
 _HOUSEKEEPING_S = 1.0
 _FLUSH_S = 3.0
-# What is watched may go on for ever; the stop does not wait for it.
-_LAST_DRAIN_S = 0.5
+_LAST_WORD_S = 0.5
 
 log = logger(__name__)
 
@@ -102,14 +101,15 @@ class Runner:
             )
 
     def finish(self) -> None:
-        """What the kernel still has goes out, as far as Kafka takes it in time."""
-        deadline_s = time.monotonic() + _LAST_DRAIN_S
-        while self._producer.drain() and time.monotonic() < deadline_s:
+        """Watch no more; what the kernel still has goes out, as far as Kafka takes it in time, and into the ledger."""
+        self._producer.detach()
+        while self._producer.drain():
             pass
+        self._producer.housekeeping()
         self._publish(self._producer.batches(everything=True))
-        self._publisher.poll()
+        given_up = self._publisher.finish(_FLUSH_S)
         self.housekeeping()
-        given_up = self._publisher.close(_FLUSH_S)
+        self._publisher.close(_LAST_WORD_S)
         if given_up:
             log.warning("events given up at the stop: Kafka did not take them in time", events=given_up)
 

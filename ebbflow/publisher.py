@@ -68,6 +68,7 @@ class Publisher:
         self._waiting_bytes = 0
         self._in_flight_bytes = 0
         self._in_flight_events = 0
+        self._finished = False
         try:
             self._client = make_client(self._options(config))
         except KafkaException as error:
@@ -136,6 +137,8 @@ class Publisher:
 
     def _acknowledgement(self, item: Item) -> Callable[[KafkaError | None, Message], None]:
         def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if self._finished:
+                return  # counted when it was given up
             self._in_flight_bytes -= len(item.value)
             self._in_flight_events -= item.events
             if error is not None:
@@ -172,8 +175,10 @@ class Publisher:
                 self._buffer_bytes >> 20,
             )
 
-    def close(self, timeout_s: float) -> int:
-        """Deliver what can be delivered in that time; the rest is counted as dropped.
+    def finish(self, timeout_s: float) -> int:
+        """Deliver what can be delivered in that time; the rest is given up, and counted as dropped.
+
+        What is published after it is the last word about it, for which `close` waits.
 
         Returns:
             events that were given up.
@@ -184,8 +189,14 @@ class Publisher:
         self._client.flush(0)
         given_up = self.buffered_events
         self.counts.dropped += given_up
+        self._waiting.clear()
+        self._waiting_bytes = self._in_flight_bytes = self._in_flight_events = 0
+        self._finished = True
         self._client.purge()
         return given_up
+
+    def close(self, timeout_s: float) -> None:
+        self._client.flush(timeout_s)
 
 
 def _quiet_logger() -> logging.Logger:

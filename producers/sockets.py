@@ -295,6 +295,10 @@ class SocketsProducer(Producer):
         """Fill of the maps that grow with the load, 0 to 1."""
         return {"events": self._ring.fill(), "connections": len(self._dictionaries) / self._capture.max_connections}
 
+    def detach(self) -> None:
+        self._program.detach()
+        self._look = True
+
     def close(self) -> None:
         self._ring.close()
         self._program.close()

@@ -21,6 +21,7 @@ class FakeProducer(Producer):
         self.given_back = []
         self.housekept = 0
         self.total = 0
+        self.detached = False
 
     @classmethod
     def from_config(cls, config):
@@ -56,6 +57,9 @@ class FakeProducer(Producer):
     def held(self):
         return 0
 
+    def detach(self):
+        self.detached = True
+
     def blind_spots(self):
         return {"io_uring_calls": 5}
 
@@ -75,7 +79,7 @@ class FakePublisher:
 
     @property
     def buffered_events(self):
-        return sum(item.events for item in self.items) - self.counts.published
+        return sum(item.events for item in self.items) - self.counts.published - self.counts.dropped
 
     def publish(self, item):
         self.items.append(item)
@@ -83,8 +87,13 @@ class FakePublisher:
     def poll(self):
         self.polled += 1
 
-    def close(self, timeout_s):
+    def finish(self, timeout_s):
+        self.counts.published = self.buffered_events - self.left
+        self.counts.dropped = self.left
         return self.left
+
+    def close(self, timeout_s):
+        self.closed = True
 
 
 @pytest.fixture
@@ -146,13 +155,16 @@ def test_housekeeping_fills_the_metrics(parts):
     assert registry.get_sample_value("ebpf_unseen_total", feature | {"cause": "io_uring_calls"}) == 5
 
 
-def test_finish_drains_to_the_end(parts):
+def test_finish_watches_no_more_drains_to_the_end_and_balances_the_ledger(parts):
     runner, producer, publisher, _ = parts
     producer.waiting = [batch(1), batch(2), batch(3)]
     publisher.left = 2
     with capture_logs() as logs:
         runner.finish()
+    assert (producer.detached, publisher.closed) == (True, True)
     assert sum(item.events for item in publisher.items if item.topic == "raw") == 6
+    last = decode(publisher.items[-1].value).counters
+    assert (last["captured"], last["lost"], last["published"], last["dropped"], last["buffered"]) == (9, 3, 4, 2, 0)
     assert [entry["events"] for entry in logs if "given up" in entry["event"]] == [2]
 
 

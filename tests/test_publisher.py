@@ -103,12 +103,19 @@ def test_acknowledgement_with_an_error_is_a_refusal(publisher):
     assert (publisher.counts.refused, publisher.counts.published, len(refused)) == (3, 0, 1)
 
 
-def test_close_counts_what_could_not_be_delivered(publisher):
-    publisher.publish(item(events=3))
-    publisher.publish(item(events=4))
+def test_finish_counts_what_could_not_be_delivered_and_leaves_room_for_a_last_word(publisher):
+    refused = []
+    for events in (3, 4):
+        publisher.publish(item(events=events, on_refused=refused.append))
     publisher._client.acknowledge(1)
-    assert publisher.close(0.1) == 4
-    assert (publisher.counts.published, publisher.counts.dropped) == (3, 4)
+    (purged,) = publisher._client.sent
+    assert publisher.finish(0.1) == 4
+    assert (publisher.counts.published, publisher.counts.dropped, publisher.buffered_events) == (3, 4, 0)
+    publisher.publish(item(events=0, size=1))
+    purged[3](KafkaError(KafkaError._PURGE_QUEUE), None)
+    publisher.close(0.1)
+    assert [len(value) for _, _, value, _ in publisher._client.sent] == [1]
+    assert (publisher.counts.published, publisher.counts.dropped, publisher.counts.refused, refused) == (3, 4, 0, [])
 
 
 def test_connection_state_is_told_once_per_change(publisher, caplog):

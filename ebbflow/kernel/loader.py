@@ -138,6 +138,13 @@ class Program:
                     misses += int(line.split()[1])
         return misses
 
+    def detach(self) -> None:
+        """Take every function off its hook; maps can still be read."""
+        for tracepoint in list(self._bpf.raw_tracepoint_fds):
+            self._bpf.detach_raw_tracepoint(tracepoint)
+        for tracepoint in list(self._bpf.tracepoint_fds):
+            self._bpf.detach_tracepoint(tracepoint)
+
     def close(self) -> None:
         """Detach and unload everything; the kernel frees it when the last descriptor goes."""
         self._bpf.cleanup()

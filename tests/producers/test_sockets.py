@@ -537,6 +537,26 @@ def test_sockets_full_ring_still_tells_what_opened_and_what_it_came_to(watch):
     assert KINDS[int(seen.rows[-1][0]["kind"])] == "EXIT"
 
 
+def test_sockets_detached_gives_what_it_has_seen_and_no_more(watch):
+    code = """
+    ready()
+    client, server = tcp()
+    client.send(b"before")
+    ready()
+    client.send(b"after")
+    """
+    child = Child(code)
+    producer = watch(f"pid:{child.pid}")
+    child.process.stdin.write("\n")
+    child.process.stdin.flush()
+    child.process.stdout.readline()
+    producer.detach()
+    child.go()
+    seen = Captured(producer)
+    assert [payload for _, payload in seen.of("DATA")] == [b"before"]
+    assert producer.captured() == len(seen.rows)
+
+
 def test_sockets_secrets_never_leave_the_producer(watch):
     code = """
     ready()
