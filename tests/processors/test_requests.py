@@ -74,7 +74,7 @@ def test_requests_restored_anywhere_gives_the_same_bytes(seed: int) -> None:
 
 @pytest.mark.slow
 def test_requests_many_seeds_agree_on_every_path() -> None:
-    for seed in range(1000):
+    for seed in range(300):
         random = Random(seed)
         wires = traffic(random)
         events = disturb(
