@@ -102,6 +102,10 @@ class Part:
 
         wait_until(said, timeout_s, f"{self.name} saying {text!r}; it said {self.text[-_LOG_TAIL:]!r}")
 
+    def hints(self) -> int:
+        """Warnings with a hint so far: one for each thing that is in the way, however long it lasts."""
+        return sum('"level":"warning"' in line and "hint" in line for line in self.text.splitlines())
+
     def end(self, number: int = signal.SIGTERM, timeout_s: float = STOP_S) -> int:
         """Send a signal and wait; the exit status."""
         if self.running:

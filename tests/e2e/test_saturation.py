@@ -8,8 +8,11 @@ import subprocess
 import time
 
 import pytest
+from e2e.client import Client, Request
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+AGENT = "User-Agent: something/1.0 (rather long, as they are)"
 
 
 def wrk(port: int, seconds: float, path: str = "/") -> subprocess.Popen[str]:
@@ -69,3 +72,32 @@ def test_stopped_producer_tells_what_it_missed(pipeline, nginx, measured):
     producer.process.send_signal(signal.SIGCONT)
     found = assert_all_accounted(pipeline, server, measured, rate(load))
     assert found["lost_exchanges"] > 100
+
+
+def test_producer_stopped_at_full_speed_leaves_balanced_books(pipeline, nginx, measured):
+    server = nginx()
+    pipeline.start()
+    producer = pipeline.producer(f"pid:{server.pid}")
+    load = wrk(server.port, 3)
+    time.sleep(1)  # of load
+    began_s = time.monotonic()
+    assert producer.end() == 0
+    stop_s = time.monotonic() - began_s
+    rate(load)
+    totals = pipeline.wait_settled()
+    measured(stop_s=stop_s, ledger=totals)
+    assert totals["producer.sockets"]["dropped"] == 0
+    assert totals["requests"]["exchanges"] > 1000
+    assert stop_s < 5
+
+
+def test_pipelined_requests_beyond_the_capture_limit_are_told(pipeline, nginx, measured):
+    """Twenty in one read of 2 kB, of which 1 kB is kept: the rest is counted by its size."""
+    server = nginx(more="client_header_buffer_size 16k;")
+    pipeline.start()
+    pipeline.producer(f"pid:{server.pid}")
+    with Client(server.port) as client:
+        for _ in range(25):
+            client.exchange([Request("GET", f"/items/{number}", headers=(AGENT,)) for number in range(20)])
+    found = assert_all_accounted(pipeline, server, measured, 0)
+    assert found["exchanges"] < found["logged"] == 500
