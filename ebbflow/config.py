@@ -89,6 +89,9 @@ class ProducerConfig(Section):
     buckets: int = Field(4, ge=1, le=1024, description="process buckets of this host; each is a Kafka key")
     batch_bytes: int = Field(400_000, ge=1_000, le=900_000, description="a batch is published when this large")
     batch_age_s: float = Field(0.25, gt=0, le=60, description="or this old")
+    niceness: int = Field(
+        10, ge=0, le=19, description="scheduling niceness of the producer: what it watches goes first; the ring waits"
+    )
     buffer_bytes: int = Field(256 << 20, ge=1 << 20, description="kept while Kafka is away; then the oldest is dropped")
 
 

@@ -43,7 +43,7 @@ OPEN = _HEADER.structs["sockets_open"]
 _KINDS = _HEADER.enums["sockets_kind"]
 _DATA, _OPENED, _CLOSED, _EXITED = (_KINDS[f"SOCKETS_{name}"] for name in ("DATA", "OPEN", "CLOSE", "EXIT"))
 # One drain handles at most this much, so that batches leave and signals are seen in between.
-_DRAIN_BYTES = 8 << 20
+_DRAIN_BYTES = 16 << 20
 _HEARTBEAT_S = 5.0
 # Spreads consecutive pids over the buckets (Knuth's multiplicative hash).
 _SPREAD = 2654435761

@@ -172,8 +172,8 @@ def test_pace_follows_the_fill():
     pace = Pace()
     idle = [pace.after(0.0) for _ in range(10)]
     assert idle == sorted(idle)
-    assert idle[-1] == 0.1
-    busy = [pace.after(0.5) for _ in range(10)]
+    assert idle[-1] == 0.2
+    busy = [pace.after(0.6) for _ in range(10)]
     assert busy == sorted(busy, reverse=True)
     assert busy[-1] == 0.005
-    assert pace.after(0.02) == 0.005
+    assert pace.after(0.2) == 0.005
