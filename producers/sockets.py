@@ -160,7 +160,7 @@ class SocketsProducer(Producer):
         """Leave out what processes of the pipeline did before the kernel was told to exclude them."""
         keep = ~np.isin(drained.rows["pid"], list(self._excluded))
         self._ours += int((~keep).sum())
-        return Drained(drained.data, drained.rows[keep], drained.starts[keep], drained.ends[keep], 0)
+        return drained.choose(keep)
 
     def _exclude(self, pid: int) -> None:
         self._excluded.add(pid)
@@ -168,25 +168,22 @@ class SocketsProducer(Producer):
 
     def _redact(self, drained: Drained) -> list[bytes]:
         """Payloads that may leave. What opens a connection is in the dictionaries; what closes one is numbers."""
-        rows = drained.rows
-        streams = rows["generation"] << np.uint64(1) | rows["direction"]
-        kinds = rows["kind"]
-        if (kinds == _DATA).all():
-            return self._redactor.redact(
-                drained.data, drained.starts.tolist(), drained.ends.tolist(), streams.tolist(),
-                rows["position"].tolist(), rows["size"].tolist(),
-            )  # fmt: skip
-        payloads = [b""] * len(rows)
+        kinds = drained.rows["kind"]
+        data = np.flatnonzero(kinds == _DATA)
+        if len(data) == len(kinds):
+            return self._redact_data(drained)
+        payloads = [b""] * len(kinds)
         for index in np.flatnonzero(kinds == _CLOSED).tolist():
             payloads[index] = drained.data[drained.starts[index] : drained.ends[index]]
-        data = np.flatnonzero(kinds == _DATA)
-        redacted = self._redactor.redact(
-            drained.data, drained.starts[data].tolist(), drained.ends[data].tolist(), streams[data].tolist(),
-            rows["position"][data].tolist(), rows["size"][data].tolist(),
-        )  # fmt: skip
-        for index, payload in zip(data.tolist(), redacted, strict=True):
+        for index, payload in zip(data.tolist(), self._redact_data(drained.choose(data)), strict=True):
             payloads[index] = payload
         return payloads
+
+    def _redact_data(self, drained: Drained) -> list[bytes]:
+        rows = drained.rows
+        streams = rows["generation"] << np.uint64(1) | rows["direction"]
+        columns = (drained.starts, drained.ends, streams, rows["position"], rows["size"])
+        return self._redactor.redact(drained.data, *(column.tolist() for column in columns))
 
     def _add(self, rows: Rows, payloads: list[bytes]) -> None:
         buckets = (rows["pid"].astype(np.uint64) * _SPREAD >> np.uint64(16)) % np.uint64(len(self._builders))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,10 @@ class Drained:
     starts: np.ndarray[tuple[int], np.dtype[np.int64]]
     ends: np.ndarray[tuple[int], np.dtype[np.int64]]
     invalid: int
+
+    def choose(self, which: np.ndarray[Any, Any]) -> Drained:
+        """Those rows: a mask, or indices in the order wanted."""
+        return Drained(self.data, self.rows[which], self.starts[which], self.ends[which], self.invalid)
 
 
 def take(rows: Rows, indices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Rows:

@@ -47,14 +47,14 @@ class Spill:
         """What was just read of the ring with what spilled beside it, by time."""
         found = self._read()
         opens = found.rows["kind"] == self._opening
-        self._ends.append((ring.produced, _choose(found, ~opens)))
+        self._ends.append((ring.produced, found.choose(~opens)))
         due = [ended for produced, ended in self._ends if produced <= ring.consumed]
         self._ends = [
             (produced, ended) for produced, ended in self._ends if produced > ring.consumed and len(ended.rows)
         ]
-        joined = join([_choose(found, opens), drained, *due])
+        joined = join([found.choose(opens), drained, *due])
         # A small event may find room where a larger one before it did not: an exit after the last close.
-        return _choose(joined, np.argsort(joined.rows["time_ns"], kind="stable"))
+        return joined.choose(np.argsort(joined.rows["time_ns"], kind="stable"))
 
     def _read(self) -> Drained:
         return spilled_of(self._take(), self._layout)
@@ -75,8 +75,3 @@ def spilled_of(values: Iterable[bytes], layout: Layout) -> Drained:
     rows = np.ascontiguousarray(heads).reshape(-1).view(layout.dtype)
     starts = np.arange(len(rows), dtype=np.int64) * size + layout.size
     return Drained(data, rows, starts, starts + rows["captured"], 0)
-
-
-def _choose(drained: Drained, which: np.ndarray[Any, Any]) -> Drained:
-    """Those rows: a mask, or indices in the order wanted."""
-    return Drained(drained.data, drained.rows[which], drained.starts[which], drained.ends[which], drained.invalid)
