@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -47,6 +47,7 @@ _DRAIN_BYTES = 16 << 20
 _HEARTBEAT_S = 5.0
 # Spreads consecutive pids over the buckets (Knuth's multiplicative hash).
 _SPREAD = 2654435761
+Pid = TypeVar("Pid", int, np.ndarray[Any, np.dtype[np.int64]])
 # Blind spots, by the kernel program's counter.
 _COUNTERS = ("sequence", "ring_lost", "map_lost", "unreadable", "io_uring_calls", "compat_calls", "unseen_bytes")
 
@@ -186,8 +187,8 @@ class SocketsProducer(Producer):
         return self._redactor.redact(drained.data, *(column.tolist() for column in columns))
 
     def _add(self, rows: Rows, payloads: list[bytes]) -> None:
-        buckets = (rows["pid"].astype(np.uint64) * _SPREAD >> np.uint64(16)) % np.uint64(len(self._builders))
-        present = np.flatnonzero(np.bincount(buckets.astype(np.int64))).tolist()
+        buckets = bucket_of(rows["pid"].astype(np.int64), len(self._builders))
+        present = np.flatnonzero(np.bincount(buckets)).tolist()
         lengths = np.fromiter(map(len, payloads), np.int64, count=len(payloads))
         now_s = time.monotonic()
         for bucket in present:
@@ -203,10 +204,7 @@ class SocketsProducer(Producer):
     def _note_ended(self, row: np.void) -> None:
         """Nothing more can come of it; its dictionary entries stay until the batch that tells it is built."""
         pid = int(row["pid"])
-        self._ended[self._bucket(pid)].append((int(row["kind"]), pid, int(row["generation"])))
-
-    def _bucket(self, pid: int) -> int:
-        return (pid * _SPREAD >> 16) % len(self._builders)
+        self._ended[bucket_of(pid, len(self._builders))].append((int(row["kind"]), pid, int(row["generation"])))
 
     def batches(self, *, everything: bool = False) -> list[Batch]:
         now_s = time.monotonic()
@@ -299,6 +297,11 @@ class SocketsProducer(Producer):
     def close(self) -> None:
         self._ring.close()
         self._program.close()
+
+
+def bucket_of(pid: Pid, buckets: int) -> Pid:
+    """Which of a host's buckets a process belongs to; of one pid, or of an int64 array of them."""
+    return (pid * _SPREAD >> 16) % buckets
 
 
 def _opened(drained: Drained, index: int) -> np.void:
