@@ -6,6 +6,7 @@
      +- KernelError        the kernel cannot do what is asked, or refuses a program
      |   +- ProgramRefused     the verifier or the compiler said no
      |   +- LayoutMismatch     kernel structs are not where BTF says
+     |   +- ProbeNotFound      no such tracepoint, symbol, library or function to attach
      +- NetworkError       a peer cannot be reached, or broke off
      +- DependencyError    a program, package or server that must be there is not
      |   +- StoreError         the embedded store's database cannot be used
@@ -94,6 +95,10 @@ class ProgramRefused(KernelError):
 
 class LayoutMismatch(KernelError):
     code = "EBB302"
+
+
+class ProbeNotFound(KernelError):
+    code = "EBB303"
 
 
 class NetworkError(EbbflowError):

@@ -1,24 +1,29 @@
-"""Compiles, loads, attaches and unloads one BPF program file through BCC.
+"""Compiles, verifies, loads and unloads one BPF program file through BCC.
 
 BCC writes what clang and the verifier say to file descriptor 2, and raises exceptions without it. Both are caught here
-and become one error with the lines that matter.
+and become one error with the lines that matter (ebbflow/kernel/refusal.py). Attaching is ebbflow/kernel/probes.py.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ebbflow.errors import DependencyError, KernelError, PermissionDenied, ProgramRefused
+from ebbflow.errors import DependencyError, KernelError, PermissionDenied, ProbeNotFound
+from ebbflow.kernel.attach_points import nearby
+from ebbflow.kernel.probes import Probes, UsdtProbe
+from ebbflow.kernel.refusal import refusal
+from ebbflow.kernel.source import SourceText, read_source
+from ebbflow.kernel.system_calls import ProgramType
 
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
-_LOG_LINES = 6
 
 
 def effective_capabilities(status: str) -> int:
@@ -72,58 +77,125 @@ def _stderr_to(log: Any) -> Iterator[None]:
         os.close(saved)
 
 
-def _refusal(source: Path, step: str, log: str, error: Exception) -> KernelError:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    if "kernel headers" in log.lower() or "modprobe" in log:
-        return DependencyError(  # type: ignore[return-value]
-            f"{source.name}: no kernel headers for BCC to compile with",
-            hint="run `make setup`, which installs or links the nearest headers",
+class _UsdtArguments:
+    """What BCC asks of a USDT context: it writes the functions that read arguments. It must not attach."""
+
+    def __init__(self, context: Any, binary: Path) -> None:
+        self._context = context
+        self.binary = binary
+
+    def get_context(self) -> Any:
+        return self._context.get_context()
+
+    def attach_uprobes(self, _bpf: Any, _ignore_pid: Any) -> None:
+        """Nothing: `probes` attaches."""
+
+
+def _usdt_context(bcc: Any, probe: UsdtProbe) -> _UsdtArguments:
+    path = str(probe.binary) if probe.binary else None
+    try:
+        context = bcc.USDT(pid=probe.pid if probe.pid > 0 else None, path=path)
+        context.enable_probe(f"{probe.provider}:{probe.name}", probe.function)
+    except Exception:  # noqa: BLE001 - BCC's own, without a type for what went wrong
+        hint = (
+            "" if probe.pid > 0 else "arguments of a probe with a semaphore can be read in one process only: give a pid"
         )
-    errors = [line for line in lines if "error:" in line] or lines[-_LOG_LINES:] or [str(error)]
-    return ProgramRefused(
-        f"{source.name}: {step}: {' | '.join(errors[-_LOG_LINES:])}",
-        hint="run `ebbflow doctor` to see what this kernel allows",
-    )
+        raise ProbeNotFound(
+            f"no USDT probe {probe.provider}:{probe.name} whose arguments can be read in {path or probe.pid}", hint=hint
+        ) from None
+    return _UsdtArguments(context, Path(os.fsdecode(context.enumerate_active_probes()[0][0])))
 
 
 class Program:
     """One compiled source file with its maps and attached functions.
 
+    What says by its name where it belongs (TRACEPOINT_PROBE) is attached at once; `probes` attaches the rest.
+
     Args:
-        source: the .c file; headers beside it are found.
+        source: the .c file; headers beside it are put in place.
         definitions: names and values passed as -D.
+        usdt: USDT probes whose arguments the program reads (bpf_usdt_readarg); attached at once, too.
 
     Raises:
-        PermissionDenied, DependencyError, ProgramRefused
+        PermissionDenied, DependencyError, ProgramRefused, ProbeNotFound, KernelError
     """
 
-    def __init__(self, source: Path, definitions: Mapping[str, int]) -> None:
+    def __init__(self, source: Path, definitions: Mapping[str, int], *, usdt: Sequence[UsdtProbe] = ()) -> None:
         require_capabilities(effective_capabilities(Path("/proc/self/status").read_text("ascii")))
         self.source = source
         self._bcc = _bcc()
-        flags = [f"-I{source.parent.resolve()}", "-Wno-everything"]
-        flags += [f"-D{name}={value}" for name, value in definitions.items()]
-        self._bpf: Any = self._call("compile", self._bcc.BPF, src_file=bytes(source), cflags=flags)
+        self._text: SourceText = read_source(source)
+        self._flags = [f"-I{source.parent.resolve()}", "-Wno-everything"]
+        self._flags += [f"-D{name}={value}" for name, value in definitions.items()]
+        self._types: dict[str, ProgramType] = {}
+        self._usdt = [_usdt_context(self._bcc, probe) for probe in usdt]
+        self._bpf: Any = self._compile()
+        self.probes = Probes(self)
+        try:
+            self.probes.attach_found()
+            for probe, context in zip(usdt, self._usdt, strict=True):
+                self.probes.attach_usdt(context.binary, probe.provider, probe.name, probe.function, pid=probe.pid)
+        except BaseException:
+            self.close()
+            raise
 
-    def _call(self, step: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-        with tempfile.TemporaryFile("w+") as log:
+    def _compile(self) -> Any:
+        bpf = self._bcc.BPF.__new__(self._bcc.BPF)
+        bpf._trace_autoload = lambda: None  # noqa: SLF001 - `probes` does it, and knows of it
+        try:
+            text, options = self._text.text.encode(), {"cflags": self._flags, "usdt_contexts": self._usdt}
+            self._call("compile", "", bpf.__init__, text=text, **options)
+        finally:
+            # Or it is held until the process ends. Nothing is lost: descriptors close by themselves.
+            atexit.unregister(bpf.cleanup)
+        return bpf
+
+    def _call(self, step: str, function: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        with tempfile.TemporaryFile("w+", errors="replace") as log:
             try:
                 with _stderr_to(log):
-                    return function(*args, **kwargs)
+                    return call(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - BCC raises bare Exception
                 log.seek(0)
-                raise _refusal(self.source, step, log.read(), error) from None
+                name = f"{self.source.name}: {function}" if function else self.source.name
+                raise refusal(self._text, name, step, log.read(), str(error)) from None
+
+    def functions(self) -> list[str]:
+        """Names of all functions of the program file that can be attached."""
+        lib, module = self._bcc.lib, self._bpf.module
+        return [lib.bpf_function_name(module, number).decode() for number in range(lib.bpf_num_functions(module))]
+
+    def load(self, function: str, kind: ProgramType) -> int:
+        """Verify and load a function, once: its descriptor.
+
+        Raises:
+            ProgramRefused: the verifier said no.
+            ProbeNotFound: there is no such function.
+            KernelError: it is loaded already, as another type.
+        """
+        if function not in self.functions():
+            raise ProbeNotFound(
+                f"{self.source.name} has no function {function}", hint=nearby(function, self.functions())
+            )
+        if self._types.setdefault(function, kind) != kind:
+            raise KernelError(
+                f"{self.source.name}: {function} is loaded as {self._types[function].name}, and cannot be {kind.name}",
+                hint="a function serves one type of probe: write another that calls the same code",
+            )
+        try:
+            return int(self._call("load", function, self._bpf.load_func, function.encode(), int(kind)).fd)
+        except BaseException:
+            del self._types[function]
+            raise
+        finally:
+            atexit.unregister(self._bpf.donothing)
 
     def attach_raw_tracepoint(self, tracepoint: str, function: str) -> None:
-        self._load(function)
-        self._call("attach", self._bpf.attach_raw_tracepoint, tp=tracepoint.encode(), fn_name=function.encode())
+        self.probes.attach_raw_tracepoint(tracepoint, function)
 
-    def set_tail(self, table: str, index: int, function: str) -> None:
-        """Make `function` the target of tail calls to `index` of a program array."""
-        self._bpf[table.encode()][ctypes.c_int(index)] = ctypes.c_int(self._load(function).fd)
-
-    def _load(self, function: str) -> Any:
-        return self._call("load", self._bpf.load_func, function.encode(), self._bcc.BPF.RAW_TRACEPOINT)
+    def set_tail(self, table: str, index: int, function: str, kind: ProgramType = ProgramType.RAW_TRACEPOINT) -> None:
+        """Make `function` the target of tail calls to `index` of a program array; of the caller's type."""
+        self._bpf[table.encode()][ctypes.c_int(index)] = ctypes.c_int(self.load(function, kind))
 
     def map(self, name: str) -> Any:
         """BCC's table object."""
@@ -140,14 +212,14 @@ class Program:
 
     def detach(self) -> None:
         """Take every function off its hook; maps can still be read."""
-        for tracepoint in list(self._bpf.raw_tracepoint_fds):
-            self._bpf.detach_raw_tracepoint(tracepoint)
-        for tracepoint in list(self._bpf.tracepoint_fds):
-            self._bpf.detach_tracepoint(tracepoint)
+        self.probes.detach_all()
 
     def close(self) -> None:
         """Detach and unload everything; the kernel frees it when the last descriptor goes."""
+        self.detach()
         self._bpf.cleanup()
+        self._bpf.tables.clear()
+        self._usdt.clear()
 
 
 def tracepoint_has(category: str, event: str, field: str, tracefs: Path = Path("/sys/kernel/tracing")) -> bool:
