@@ -10,7 +10,7 @@ A quoted include inside an #ifdef is put in place whatever the condition says: k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,13 @@ class SourceText:
 
     text: str
     files: dict[str, Path]
+
+    def rename(self, names: Mapping[str, str]) -> SourceText:
+        """The same with other identifiers; comments and strings are renamed too, which does no harm."""
+        if not names:
+            return self
+        pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+        return SourceText(pattern.sub(lambda match: names[match[0]], self.text), self.files)
 
     def line(self, name: str, number: int) -> str:
         """A line of one of the files as it was written, stripped; empty where there is no such line."""
