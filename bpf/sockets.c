@@ -16,7 +16,9 @@
  * MAX_CONNECTIONS, RING_PAGES, WATCH_ALL, WATCH_PORTS, HAS_GROUP_DEAD, OFFSET_*.
  */
 #include <uapi/linux/ptrace.h>
+#include "kernel.h"
 #include "sockets.h"
+#include "watch.h"
 
 /* System call numbers of x86-64, the only machine this knows. */
 enum {
@@ -60,18 +62,12 @@ enum {
 	FAMILY_UNIX = 1,
 	FAMILY_INET = 2,
 	FAMILY_INET6 = 10,
-	CLONE_THREAD_FLAG = 0x10000,
 	USER_CS_32 = 0x23,
 	MAX_IOVECS = 8,
 	MAX_MESSAGES = 16,
 	MAX_MESSAGE_IOVECS = 2, /* the verifier walks every message with every buffer */
 	MAX_SPILLED = 8192,
 };
-
-/* Why a process is watched; a process stays while one reason holds. */
-enum { WATCHED_PID = 1, WATCHED_EXE = 2, WATCHED_CGROUP = 4, WATCHED_MAYBE = 8 };
-
-enum { PORT_WATCHED = 1, PORT_EXCLUDED = 2 };
 
 /* The part of struct pt_regs from r10 on: where a system call's arguments, number and code segment are. */
 struct call {
@@ -109,11 +105,6 @@ struct conn {
 	u8 role;
 };
 
-struct exe_key {
-	u64 inode;
-	u64 device;
-};
-
 struct spilled_key {
 	u64 generation;
 	u32 pid;
@@ -144,30 +135,8 @@ BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_PERCPU_ARRAY(cpus, struct cpu, 1);
 BPF_TABLE("lru_hash", struct conn_key, struct conn, conns, MAX_CONNECTIONS);
 BPF_TABLE("lru_hash", u64, u64, descriptors, MAX_CONNECTIONS);
-BPF_HASH(targets, u32, u32, 16384);
-BPF_HASH(excluded, u32, u8, 16384);
-BPF_HASH(ports, u16, u8, 1024);
-BPF_HASH(target_exes, struct exe_key, u8, 1024);
-BPF_HASH(target_cgroups, u64, u8, 1024);
 BPF_PROG_ARRAY(tails, 1);
 BPF_HASH(spilled, struct spilled_key, struct spilled_event, MAX_SPILLED);
-
-#define READ(target, base, offset) bpf_probe_read_kernel(&(target), sizeof(target), (void *)((u64)(base) + (offset)))
-
-/* Clang knows bounds that the verifier does not follow and drops the checks for them: this makes it forget. */
-#define FORGET(value) asm volatile("" : "+r"(value))
-
-static inline u32 watched(u32 pid)
-{
-#if WATCH_ALL || WATCH_PORTS
-	if (excluded.lookup(&pid))
-		return 0;
-#endif
-	u32 *why = targets.lookup(&pid);
-	if (why)
-		return *why;
-	return WATCH_ALL ? WATCHED_PID : WATCH_PORTS ? WATCHED_MAYBE : 0;
-}
 
 /* Inode number of the socket behind a descriptor of the current process, 0 when it is none. */
 static inline u64 socket_inode(u32 fd, u64 *file)
@@ -294,7 +263,7 @@ static inline void describe_unix(struct sockets_open *open, u64 sk)
 static inline struct sockets_open *describe(struct cpu *cpu, u64 file, u64 inode, u64 *sk)
 {
 	struct sockets_open *open = (struct sockets_open *)cpu->payload;
-	u64 task = bpf_get_current_task(), leader = 0, socket = 0;
+	u64 leader = leader_of(bpf_get_current_task()), socket = 0;
 	u16 type = 0;
 
 	__builtin_memset(open, 0, sizeof(*open));
@@ -302,7 +271,6 @@ static inline struct sockets_open *describe(struct cpu *cpu, u64 file, u64 inode
 	READ(*sk, socket, OFFSET_SOCKET_SK);
 	READ(type, socket, OFFSET_SOCKET_TYPE);
 	READ(open->family, *sk, OFFSET_SOCK_FAMILY);
-	READ(leader, task, OFFSET_TASK_LEADER);
 	READ(open->start_boottime_ns, leader, OFFSET_TASK_START);
 	open->socket_type = type;
 	open->inode = inode;
@@ -315,20 +283,13 @@ static inline struct sockets_open *describe(struct cpu *cpu, u64 file, u64 inode
 	return open;
 }
 
-/* Whether the filters want this connection. An excluded port wins over everything. */
 static inline int wanted(struct sockets_open *open, u32 why)
 {
-	u8 *local, *remote;
-
 	if (open->family == FAMILY_UNIX)
 		return why != WATCHED_MAYBE;
 	if (open->family != FAMILY_INET && open->family != FAMILY_INET6)
 		return 0;
-	local = ports.lookup(&open->local_port);
-	remote = ports.lookup(&open->remote_port);
-	if ((local && *local == PORT_EXCLUDED) || (remote && *remote == PORT_EXCLUDED))
-		return 0;
-	return why != WATCHED_MAYBE || local || remote;
+	return wanted_ports(open->local_port, open->remote_port, why);
 }
 
 static inline void announce(struct cpu *cpu, u64 task, struct conn *conn, struct sockets_open *open)
@@ -514,7 +475,7 @@ enum { VIA_BUFFER, VIA_IOVECS, VIA_MSGHDR, VIA_KERNEL, VIA_NOTHING };
 int sockets_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = bpf_get_current_pid_tgid();
-	u32 why = watched(task >> 32);
+	u32 why = watched_for_connections(task >> 32);
 	s64 result = ctx->args[1];
 	struct conn *conn;
 	struct call call;
@@ -677,7 +638,7 @@ int sockets_messages(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = bpf_get_current_pid_tgid();
 	s64 result = ctx->args[1];
-	u32 direction, zero = 0, why = watched(task >> 32);
+	u32 direction, zero = 0, why = watched_for_connections(task >> 32);
 	struct cpu *cpu = cpus.lookup(&zero);
 	struct conn *conn;
 	struct call call;
@@ -708,54 +669,6 @@ int sockets_messages(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-TRACEPOINT_PROBE(task, task_newtask)
-{
-	u32 parent = bpf_get_current_pid_tgid() >> 32, child = args->pid;
-	u32 *why = targets.lookup(&parent);
-
-	if (why && !(args->clone_flags & CLONE_THREAD_FLAG))
-		targets.update(&child, why);
-	return 0;
-}
-
-/* A new executable keeps the reasons that are about the process, and gains or loses the one about the file. */
-TRACEPOINT_PROBE(sched, sched_process_exec)
-{
-	u64 mm = 0, file = 0, inode = 0, sb = 0;
-	u32 pid = bpf_get_current_pid_tgid() >> 32, device = 0;
-	struct exe_key exe = {};
-	u32 *old = targets.lookup(&pid), why = old ? *old & ~WATCHED_EXE : 0;
-
-	READ(mm, bpf_get_current_task(), OFFSET_TASK_MM);
-	READ(file, mm, OFFSET_MM_EXE_FILE);
-	READ(inode, file, OFFSET_FILE_INODE);
-	READ(exe.inode, inode, OFFSET_INODE_NUMBER);
-	READ(sb, inode, OFFSET_INODE_SB);
-	READ(device, sb, OFFSET_SB_DEV);
-	exe.device = device;
-	if (target_exes.lookup(&exe))
-		why |= WATCHED_EXE;
-	if (why)
-		targets.update(&pid, &why);
-	else if (old)
-		targets.delete(&pid);
-	return 0;
-}
-
-TRACEPOINT_PROBE(cgroup, cgroup_attach_task)
-{
-	u64 cgroup = args->dst_id;
-	u32 pid = args->pid, why = WATCHED_CGROUP;
-	u32 *old = targets.lookup(&pid);
-
-	if (target_cgroups.lookup(&cgroup)) {
-		if (old)
-			why |= *old;
-		targets.update(&pid, &why);
-	}
-	return 0;
-}
-
 TRACEPOINT_PROBE(sched, sched_process_exit)
 {
 	u64 task = bpf_get_current_pid_tgid();
@@ -771,13 +684,9 @@ TRACEPOINT_PROBE(sched, sched_process_exit)
 		return 0;
 #endif
 	cpu = cpus.lookup(&zero);
-	if (cpu && watched(pid)) {
+	if (cpu && watched_for_connections(pid)) {
 		begin(cpu, task, SOCKETS_EXIT);
 		put_surely(cpu, 0);
 	}
-	targets.delete(&pid);
-#if WATCH_ALL || WATCH_PORTS
-	excluded.delete(&pid);
-#endif
 	return 0;
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -68,6 +68,16 @@ class LossAccount:
             self.add(loss.stage, loss.cpu, loss.events)
 
 
+class Dictionary(Protocol):
+    """What rows refer to."""
+
+    def fill(self, envelope: raw_pb2.RawBatch, rows: Rows, heap: bytes, ends: Ends, /) -> None:
+        """Write into the envelope what these rows need to be read alone.
+
+        `heap` holds the rows' payload, one behind the other; `ends`, int64, shape (n,), where each of them ends.
+        """
+
+
 class Dictionaries:
     """Processes and connections that rows may refer to, by generation.
 
@@ -95,10 +105,10 @@ class Dictionaries:
         for generation in generations:
             self._connections.pop(generation, None)
 
-    def fill(self, envelope: raw_pb2.RawBatch, generations: Iterable[int]) -> None:
-        """Write the entries of these generations, each process once."""
+    def fill(self, envelope: raw_pb2.RawBatch, rows: Rows, _heap: bytes, _ends: Ends) -> None:
+        """Write the entries of the rows' generations, each process once."""
         indices: dict[int, int] = {}
-        for generation in generations:
+        for generation in np.unique(rows["generation"]).tolist():
             known = self._connections.get(generation)
             if known is None:
                 continue
@@ -125,7 +135,7 @@ class BatchBuilder:
         origin: Origin,
         bucket: int,
         layout: Layout,
-        dictionaries: Dictionaries,
+        dictionary: Dictionary,
         clock: Callable[[], raw_pb2.ClockPoint],
         *,
         batch_bytes: int,
@@ -133,7 +143,7 @@ class BatchBuilder:
         self._origin = origin
         self._bucket = bucket
         self._layout = layout
-        self._dictionaries = dictionaries
+        self._dictionary = dictionary
         self._clock = clock
         self._batch_bytes = batch_bytes
         self._sequence = 0
@@ -186,9 +196,10 @@ class BatchBuilder:
         first, last = part
         base = int(ends[first - 1]) if first else 0
         mine, until = rows[first:last], int(ends[last - 1]) if last else 0
+        my_heap, my_ends = heap[base:until], ends[first:last] - base
         envelope = self._envelope(mine, losses)
-        relative = (ends[first:last] - base).astype("<u4").tobytes()
-        value = encode(envelope, self._layout, mine.tobytes(), relative, heap[base:until])
+        self._dictionary.fill(envelope, mine, my_heap, my_ends)
+        value = encode(envelope, self._layout, mine.tobytes(), my_ends.astype("<u4").tobytes(), my_heap)
         if len(value) > _LARGEST_VALUE_BYTES and last - first > 1:
             middle = (first + last) // 2
             return [
@@ -199,7 +210,7 @@ class BatchBuilder:
         return [Built(value, last - first, losses)]
 
     def _envelope(self, rows: Rows, losses: tuple[raw_pb2.Loss, ...]) -> raw_pb2.RawBatch:
-        envelope = raw_pb2.RawBatch(
+        return raw_pb2.RawBatch(
             feature=self._origin.feature,
             host_id=self._origin.host_id,
             host_name=self._origin.host_name,
@@ -211,8 +222,6 @@ class BatchBuilder:
             cpus=cpu_ranges(rows),
             losses=losses,
         )
-        self._dictionaries.fill(envelope, np.unique(rows["generation"]).tolist())
-        return envelope
 
 
 def cut_points(sizes: Ends, limit: int) -> list[int]:

@@ -13,10 +13,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ebbflow.config import Config
 from ebbflow.errors import EbbflowError
+
+if TYPE_CHECKING:
+    # Processors and sinks load neither BCC nor BTF.
+    from ebbflow.capture import Shared
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -115,12 +119,14 @@ class Producer(ABC):
     """Turns what one kernel feature shows into raw batches; driven by `ebbflow/producing.py`."""
 
     name: ClassVar[str]
+    # Capabilities it still needs when it is attached, beside those of every producer (ebbflow/kernel/capabilities.py).
+    capabilities: ClassVar[frozenset[str]] = frozenset()
     # Host and run: where its entries in the ledger come from.
     source: str
 
     @classmethod
     @abstractmethod
-    def from_config(cls, config: Config) -> Self: ...
+    def from_config(cls, config: Config, shared: Shared) -> Self: ...
 
     @abstractmethod
     def attach(self) -> None:
@@ -135,8 +141,15 @@ class Producer(ABC):
         """Take what the kernel has. Returns how full its buffer was, 0 to 1. Never waits."""
 
     @abstractmethod
-    def batches(self, *, everything: bool = False) -> list[Batch]:
-        """Batches that are due by size or age, or all that is held."""
+    def batches(self, *, everything: bool = False, pressure: float = 0.0) -> list[Batch]:
+        """Batches that are due by size or age, or all that is held.
+
+        `pressure` is how full the buffer before Kafka is, 0 to 1: the fuller, the fewer and larger they are.
+        """
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """What the kernel's program wrote and makes no sense, since the last call."""
+        return []
 
     @abstractmethod
     def housekeeping(self) -> None:
@@ -157,6 +170,10 @@ class Producer(ABC):
     @abstractmethod
     def held(self) -> int:
         """Events taken from the kernel that no batch has yet."""
+
+    def losses_by_cpu(self) -> Mapping[tuple[str, int], int]:
+        """The part of `lost` that is known by stage and CPU, since the start."""
+        return {}
 
     def blind_spots(self) -> dict[str, int]:
         """What went by without being seen since the start, by cause."""

@@ -18,11 +18,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ebbflow.errors import ConfigError
+from ebbflow.feature_config import (
+    CpuConfig,
+    DiskConfig,
+    MemoryConfig,
+    ProcessConfig,
+    Section,
+    SyscallsConfig,
+    TcpConfig,
+)
 
 ENV_PREFIX = "EBBFLOW_"
 # Set by the process manager and by tests for child processes; not settings.
@@ -30,10 +39,6 @@ ENV_NOT_SETTINGS = frozenset({"EBBFLOW_CONFIG", "EBBFLOW_COMPONENT"})
 _LAST_PORT = 65535
 _MASK = "********"
 Port = Annotated[int, Field(ge=1, le=_LAST_PORT)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class KafkaConfig(Section):
@@ -68,9 +73,11 @@ class CaptureConfig(Section):
     first_payload_bytes: int = Field(4096, ge=0, le=8192, description="payload kept of a direction's first event")
     ring_bytes: int = Field(64 << 20, ge=4096, description="ring buffer between kernel and producer; a power of two")
     max_connections: int = Field(65536, ge=64, description="connections tracked in the kernel")
+    event_ring_bytes: int = Field(4 << 20, ge=4096, description="ring buffer of every other feature; a power of two")
+    interval_s: float = Field(5.0, ge=0.1, le=300, description="what is summed up in the kernel is read this often")
     exclude_ports: list[Port] = Field(default_factory=list, description="never captured; Kafka's and OTLP's are added")
 
-    @field_validator("ring_bytes")
+    @field_validator("ring_bytes", "event_ring_bytes")
     @classmethod
     def _check_power_of_two(cls, value: int) -> int:
         if value & (value - 1):
@@ -86,6 +93,10 @@ class RedactionConfig(Section):
 
 
 class ProducerConfig(Section):
+    features: list[str] = Field(
+        default_factory=lambda: ["sockets"],
+        description="what `ebbflow run` watches: sockets, tcp, process, syscalls, cpu, memory, disk",
+    )
     buckets: int = Field(4, ge=1, le=1024, description="process buckets of this host; each is a Kafka key")
     batch_bytes: int = Field(400_000, ge=1_000, le=900_000, description="a batch is published when this large")
     batch_age_s: float = Field(0.25, gt=0, le=60, description="or this old")
@@ -152,6 +163,12 @@ class Config(Section):
     capture: CaptureConfig = Field(default_factory=CaptureConfig)
     redaction: RedactionConfig = Field(default_factory=RedactionConfig)
     producer: ProducerConfig = Field(default_factory=ProducerConfig)
+    tcp: TcpConfig = Field(default_factory=TcpConfig)
+    process: ProcessConfig = Field(default_factory=ProcessConfig)
+    syscalls: SyscallsConfig = Field(default_factory=SyscallsConfig)
+    cpu: CpuConfig = Field(default_factory=CpuConfig)
+    memory: MemoryConfig = Field(default_factory=MemoryConfig)
+    disk: DiskConfig = Field(default_factory=DiskConfig)
     requests: RequestsConfig = Field(default_factory=RequestsConfig)
     stream: StreamConfig = Field(default_factory=StreamConfig)
     otlp: OtlpConfig = Field(default_factory=OtlpConfig)

@@ -87,13 +87,21 @@ class Balance:
     parts: tuple[Term, ...]
 
 
-BALANCES: tuple[Balance, ...] = (
-    Balance(
+FEATURES = ("sockets", "tcp", "process", "syscalls", "cpu", "memory", "disk")
+
+
+def _captured(stage: str) -> Balance:
+    parts = ("lost", "dropped", "published", "buffered")
+    return Balance(
         "captured = lost + dropped + published + buffered",
-        "producer.sockets",
-        ("producer.sockets", "captured"),
-        tuple(("producer.sockets", part) for part in ("lost", "dropped", "published", "buffered")),
-    ),
+        stage,
+        (stage, "captured"),
+        tuple((stage, part) for part in parts),
+    )
+
+
+BALANCES: tuple[Balance, ...] = (
+    *(_captured(f"producer.{feature}") for feature in FEATURES),
     Balance(
         "published = events + invalid",
         "requests",
@@ -114,6 +122,18 @@ LOSSES: tuple[tuple[Term, str], ...] = (
     (("producer.sockets", "untracked_connections"), "connections beyond the kernel's table"),
     (("producer.sockets", "io_uring_calls"), "io_uring calls, whose payload is not seen"),
     (("producer.sockets", "dropped"), "events dropped while Kafka was away"),
+    *(
+        ((f"producer.{feature}", "lost"), f"{feature}: events the kernel could not hand over")
+        for feature in FEATURES[1:]
+    ),
+    *(
+        ((f"producer.{feature}", "dropped"), f"{feature}: events dropped while Kafka was away")
+        for feature in FEATURES[1:]
+    ),
+    *(
+        ((f"producer.{feature}", "map_lost"), f"{feature}: events beyond the kernel's tables")
+        for feature in FEATURES[1:]
+    ),
     (("requests", "invalid"), "events that are not valid"),
     (("requests", "lost_exchanges"), "requests lost: seen, but not enough of them for a span"),
     (("requests", "bad_records"), "batches that could not be read (in ebbflow.dlq)"),

@@ -11,13 +11,14 @@ that repeating cannot mend (a record too large, no permission) is given up, and 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from ebbflow.component import Headers
 from ebbflow.config import KafkaConfig
 from ebbflow.errors import ConfigError
 from ebbflow.kafka import librdkafka_options
@@ -36,17 +37,24 @@ class Item:
     key: bytes
     value: bytes
     events: int
+    headers: Headers = ()
     on_dropped: Callable[[Item], None] | None = None
     on_refused: Callable[[Item], None] | None = None
 
 
 @dataclass(slots=True)
 class Counts:
-    """Events (not records), since the start."""
+    """Events (not records) of one topic, since the start."""
 
+    taken: int = 0
     published: int = 0
     dropped: int = 0
     refused: int = 0
+
+    @property
+    def buffered(self) -> int:
+        """Neither acknowledged nor given up yet."""
+        return self.taken - self.published - self.dropped - self.refused
 
 
 class Publisher:
@@ -60,14 +68,13 @@ class Publisher:
     def __init__(
         self, config: KafkaConfig, *, buffer_bytes: int, make_client: Callable[[dict[str, Any]], Any] = Producer
     ) -> None:
-        self.counts = Counts()
+        self._counts: defaultdict[str, Counts] = defaultdict(Counts)
         self.connected = True
         self._bootstrap = config.bootstrap
         self._buffer_bytes = buffer_bytes
         self._waiting: deque[Item] = deque()
         self._waiting_bytes = 0
         self._in_flight_bytes = 0
-        self._in_flight_events = 0
         self._finished = False
         try:
             self._client = make_client(self._options(config))
@@ -94,11 +101,20 @@ class Publisher:
         return self._waiting_bytes + self._in_flight_bytes
 
     @property
+    def pressure(self) -> float:
+        """How full the buffer is, 0 to 1."""
+        return self.buffered_bytes / self._buffer_bytes
+
+    @property
     def buffered_events(self) -> int:
-        return self._in_flight_events + sum(item.events for item in self._waiting)
+        return sum(counts.buffered for counts in self._counts.values())
+
+    def counts_of(self, topic: str) -> Counts:
+        return self._counts[topic]
 
     def publish(self, item: Item) -> None:
         """Take a record; never waits, drops the oldest when there is no room."""
+        self._counts[item.topic].taken += item.events
         self._waiting.append(item)
         self._waiting_bytes += len(item.value)
         while self.buffered_bytes > self._buffer_bytes and self._waiting:
@@ -113,7 +129,7 @@ class Publisher:
     def _drop_oldest(self) -> None:
         item = self._waiting.popleft()
         self._waiting_bytes -= len(item.value)
-        self.counts.dropped += item.events
+        self._counts[item.topic].dropped += item.events
         if item.on_dropped:
             item.on_dropped(item)
 
@@ -121,7 +137,13 @@ class Publisher:
         while self._waiting and self._in_flight_bytes < _IN_FLIGHT_BYTES:
             item = self._waiting[0]
             try:
-                self._client.produce(item.topic, item.value, item.key, on_delivery=self._acknowledgement(item))
+                self._client.produce(
+                    item.topic,
+                    item.value,
+                    item.key,
+                    on_delivery=self._acknowledgement(item),
+                    headers=list(item.headers) or None,
+                )
             except BufferError:
                 return
             except KafkaException as error:
@@ -130,7 +152,6 @@ class Publisher:
                 continue
             self._forget_first()
             self._in_flight_bytes += len(item.value)
-            self._in_flight_events += item.events
 
     def _forget_first(self) -> None:
         self._waiting_bytes -= len(self._waiting.popleft().value)
@@ -140,17 +161,16 @@ class Publisher:
             if self._finished:
                 return  # counted when it was given up
             self._in_flight_bytes -= len(item.value)
-            self._in_flight_events -= item.events
             if error is not None:
                 self._refuse(item, error)
                 return
-            self.counts.published += item.events
+            self._counts[item.topic].published += item.events
             self._set_connected(connected=True)
 
         return on_delivery
 
     def _refuse(self, item: Item, error: KafkaError) -> None:
-        self.counts.refused += item.events
+        self._counts[item.topic].refused += item.events
         _LOG.error("Kafka refused a record of %d events for %s: %s", item.events, item.topic, error.str())
         if item.on_refused:
             item.on_refused(item)
@@ -188,9 +208,10 @@ class Publisher:
         self._feed()
         self._client.flush(0)
         given_up = self.buffered_events
-        self.counts.dropped += given_up
+        for counts in self._counts.values():
+            counts.dropped += counts.buffered
         self._waiting.clear()
-        self._waiting_bytes = self._in_flight_bytes = self._in_flight_events = 0
+        self._waiting_bytes = self._in_flight_bytes = 0
         self._finished = True
         self._client.purge()
         return given_up

@@ -14,6 +14,7 @@ HOUR_MS = 3_600_000
 MAX_RECORD_BYTES = 1_000_000
 
 RAW_SOCKETS = "ebbflow.raw.sockets"
+OTLP_METRICS = "otlp_metrics"
 OTLP_SPANS = "otlp_spans"
 LEDGER = "ebbflow.ledger"
 DEAD_LETTERS = "ebbflow.dlq"
@@ -48,16 +49,31 @@ class Topic:
         return {**settings, "retention.ms": str(self.retention_ms)}
 
 
-CATALOGUE: tuple[Topic, ...] = (
-    Topic(
-        RAW_SOCKETS,
+def raw_topic(feature: str) -> str:
+    """Where a producer's batches go."""
+    return f"ebbflow.raw.{feature}"
+
+
+def _raw(feature: str, readers: str, sensitivity: str) -> Topic:
+    return Topic(
+        raw_topic(feature),
         key="host id and process bucket",
         value="RawBatch (protobuf)",
-        writer="producers/sockets",
-        readers="processors/requests",
-        sensitivity="high: redacted payload, addresses, command lines",
+        writer=f"producers/{feature}",
+        readers=readers,
+        sensitivity=sensitivity,
         retention_ms=6 * HOUR_MS,
-    ),
+    )
+
+
+CATALOGUE: tuple[Topic, ...] = (
+    _raw("sockets", "processors/requests", "high: redacted payload, addresses, command lines"),
+    _raw("tcp", "consumers of your own", "medium: addresses, command lines"),
+    _raw("process", "consumers of your own", "high: masked arguments of every command"),
+    _raw("syscalls", "consumers of your own", "medium: arguments of slow and watched calls"),
+    _raw("cpu", "consumers of your own", "low: function names"),
+    _raw("memory", "consumers of your own", "low: function names"),
+    _raw("disk", "consumers of your own", "low: device names, command lines"),
     Topic(
         OTLP_SPANS,
         key="host id and process bucket (of the batch the spans came from)",
@@ -65,6 +81,15 @@ CATALOGUE: tuple[Topic, ...] = (
         writer="processors/requests",
         readers="sinks/traces, any Collector's kafka receiver",
         sensitivity="medium: paths, masked query strings, addresses",
+        retention_ms=24 * HOUR_MS,
+    ),
+    Topic(
+        OTLP_METRICS,
+        key="host id",
+        value="otlp_proto (MetricsData)",
+        writer="producers, of themselves",
+        readers="any Collector's kafka receiver",
+        sensitivity="low: counts",
         retention_ms=24 * HOUR_MS,
     ),
     Topic(

@@ -21,7 +21,7 @@ class Client:
         self.full = False
         self.refusal = None
 
-    def produce(self, topic, value, key, on_delivery):
+    def produce(self, topic, value, key, on_delivery, headers=None):
         if self.full:
             raise BufferError
         if self.refusal is not None:
@@ -54,9 +54,9 @@ def item(events=10, size=MIB, **callbacks):
 
 def test_publish_hands_over_at_once_and_counts_when_acknowledged(publisher):
     publisher.publish(item(events=7))
-    assert (publisher.counts.published, publisher.buffered_events) == (0, 7)
+    assert (publisher.counts_of("topic").published, publisher.buffered_events) == (0, 7)
     publisher._client.acknowledge(1)
-    assert (publisher.counts.published, publisher.buffered_events, publisher.buffered_bytes) == (7, 0, 0)
+    assert (publisher.counts_of("topic").published, publisher.buffered_events, publisher.buffered_bytes) == (7, 0, 0)
 
 
 def test_publish_no_more_than_16_mib_are_in_flight(publisher):
@@ -75,8 +75,8 @@ def test_publish_full_buffer_drops_the_oldest_that_waits(publisher):
         publisher.publish(item(events=n + 1, on_dropped=dropped.append))
     # 16 are in flight, 4 fit beside them: of the 9 that waited the 5 oldest went.
     assert [each.events for each in dropped] == [17, 18, 19, 20, 21]
-    assert publisher.counts.dropped == sum([17, 18, 19, 20, 21])
-    assert publisher.buffered_events + publisher.counts.dropped == sum(range(1, 26))
+    assert publisher.counts_of("topic").dropped == sum([17, 18, 19, 20, 21])
+    assert publisher.buffered_events + publisher.counts_of("topic").dropped == sum(range(1, 26))
 
 
 def test_publish_client_without_room_waits_for_the_next_poll(publisher):
@@ -92,7 +92,7 @@ def test_publish_refused_at_once_is_counted_and_told(publisher, caplog):
     refused = []
     publisher._client.refusal = KafkaError.MSG_SIZE_TOO_LARGE
     publisher.publish(item(events=3, on_refused=refused.append))
-    assert (publisher.counts.refused, publisher.buffered_events, len(refused)) == (3, 0, 1)
+    assert (publisher.counts_of("topic").refused, publisher.buffered_events, len(refused)) == (3, 0, 1)
     assert "refused a record of 3 events" in caplog.text
 
 
@@ -100,7 +100,7 @@ def test_acknowledgement_with_an_error_is_a_refusal(publisher):
     refused = []
     publisher.publish(item(events=3, on_refused=refused.append))
     publisher._client.acknowledge(1, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    assert (publisher.counts.refused, publisher.counts.published, len(refused)) == (3, 0, 1)
+    assert (publisher.counts_of("topic").refused, publisher.counts_of("topic").published, len(refused)) == (3, 0, 1)
 
 
 def test_finish_counts_what_could_not_be_delivered_and_leaves_room_for_a_last_word(publisher):
@@ -110,12 +110,21 @@ def test_finish_counts_what_could_not_be_delivered_and_leaves_room_for_a_last_wo
     publisher._client.acknowledge(1)
     (purged,) = publisher._client.sent
     assert publisher.finish(0.1) == 4
-    assert (publisher.counts.published, publisher.counts.dropped, publisher.buffered_events) == (3, 4, 0)
+    assert (
+        publisher.counts_of("topic").published,
+        publisher.counts_of("topic").dropped,
+        publisher.buffered_events,
+    ) == (3, 4, 0)
     publisher.publish(item(events=0, size=1))
     purged[3](KafkaError(KafkaError._PURGE_QUEUE), None)
     publisher.close(0.1)
     assert [len(value) for _, _, value, _ in publisher._client.sent] == [1]
-    assert (publisher.counts.published, publisher.counts.dropped, publisher.counts.refused, refused) == (3, 4, 0, [])
+    assert (
+        publisher.counts_of("topic").published,
+        publisher.counts_of("topic").dropped,
+        publisher.counts_of("topic").refused,
+        refused,
+    ) == (3, 4, 0, [])
 
 
 def test_connection_state_is_told_once_per_change(publisher, caplog):

@@ -1,4 +1,4 @@
-"""`ebbflow producer`, `ebbflow processor`, `ebbflow sink`: one part of the pipeline in the foreground."""
+"""`ebbflow produce`, `ebbflow processor`, `ebbflow sink`: one part of the pipeline in the foreground."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(producer)
+    app.command()(produce)
+    app.command("producer", hidden=True)(produce)  # its name until several features ran in one process
     app.command()(processor)
     app.command()(sink)
 
 
-def producer(
+def produce(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="As sockets.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As sockets, tcp, process.")],
     pid: Annotated[list[int] | None, typer.Option(help="Watch this process; repeatable, as all of these.")] = None,
     port: Annotated[list[int] | None, typer.Option(help="Watch connections of this port.")] = None,
     exe: Annotated[list[str] | None, typer.Option(help="Watch processes of this binary.")] = None,
     cgroup: Annotated[list[str] | None, typer.Option(help="Watch processes of this cgroup.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Watch every process.")] = False,
 ) -> None:
-    """Watch the kernel and publish what it sees, until interrupted."""
+    """Watch the kernel and publish what it sees, until interrupted; several features share one process."""
     chosen = {"pid": pid, "port": port, "exe": exe, "cgroup": cgroup}
     targets = [f"{kind}:{value}" for kind, values in chosen.items() for value in values or ()]
     targets += ["all"] if everything else []
     config = load_config(ctx, {"capture.targets": targets or None}).config
-    (part,) = _find("producers", [name])
+    parts = _find("producers", list(dict.fromkeys(names)))
 
-    from ebbflow.producing import run_producer
+    from ebbflow.producing import run_producers
 
-    _begin(config, f"producer.{name}")
-    raise typer.Exit(run_producer(part.from_config(config), config))
+    _begin(config, "producer")
+    raise typer.Exit(run_producers(parts, config))
 
 
 def processor(

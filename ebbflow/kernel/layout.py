@@ -21,6 +21,7 @@ from cffi import FFI
 from ebbflow.errors import InternalError
 
 BPF_DIRECTORY = Path(__file__).parents[2] / "bpf"
+_LONGEST_PAYLOAD = 1 << 16
 _TYPES = {f"__{sign}{bits}": f"{'u' if sign == 'u' else ''}int{bits}_t" for sign in "us" for bits in (8, 16, 32, 64)}
 _NUMPY = {"uint8_t": "u1", "uint16_t": "<u2", "uint32_t": "<u4", "uint64_t": "<u8"} | {
     "int8_t": "i1", "int16_t": "<i2", "int32_t": "<i4", "int64_t": "<i8",
@@ -69,6 +70,69 @@ def read_header(path: Path) -> Header:
         for name in re.findall(r"^enum (\w+) \{", text, re.MULTILINE)
     }
     return Header(structs, enums)
+
+
+@dataclass(frozen=True)
+class EventLayout:
+    """What a feature writes: `struct event_row`, and what follows it by kind.
+
+    Attributes:
+        row: its hash is of the rows and of all that may follow them.
+        kinds: number to what follows: a dtype; a range of lengths in bytes where a head is followed by more bytes; None
+            where nothing is said of it.
+        heads: number to the dtype at the front of what follows.
+        names: number to the kind's name in lower case without the feature's.
+    """
+
+    row: Layout
+    kinds: dict[int, np.dtype[np.void] | range | None]
+    heads: dict[int, np.dtype[np.void]]
+    names: dict[int, str]
+
+    def kind(self, name: str) -> int:
+        """Number of a kind."""
+        return next(number for number, known in self.names.items() if known == name)
+
+    def payload(self, name: str) -> np.dtype[np.void]:
+        """Dtype of a kind's payload, or of its head."""
+        return self.heads[self.kind(name)]
+
+
+@cache
+def event_layout(path: Path) -> EventLayout:
+    """The kinds of `enum FEATURE_kind` in bpf/FEATURE.h.
+
+    What follows a row of kind FEATURE_X is `struct FEATURE_x` where there is one, or `struct FEATURE_x_head` and more
+    bytes.
+
+    Raises:
+        InternalError: outside the grammar, or no such enum.
+    """
+    feature, header = path.stem, read_header(path)
+    row = read_header(path.with_name("event.h")).structs["event_row"]
+    if f"{feature}_kind" not in header.enums:
+        raise InternalError(f"{path.name}: there is no enum {feature}_kind")
+    names = {
+        number: name.lower().removeprefix(f"{feature}_") for name, number in header.enums[f"{feature}_kind"].items()
+    }
+    whole = {number: header.structs.get(f"{feature}_{name}") for number, name in names.items()}
+    heads = {number: header.structs.get(f"{feature}_{name}_head") for number, name in names.items()}
+    found = {number: layout for number in sorted(names) if (layout := whole[number] or heads[number])}
+    text = "".join(f"{number}:{names[number]}:{layout.hash:x};" for number, layout in found.items())
+    combined = blake2b(f"{row.hash:x}|{text}".encode(), digest_size=8).digest()
+    kinds = {number: _what_follows(whole[number], heads[number]) for number in names}
+    return EventLayout(
+        Layout(f"{feature}: event_row", row.dtype, int.from_bytes(combined, "big")),
+        kinds,
+        {number: layout.dtype for number, layout in found.items()},
+        names,
+    )
+
+
+def _what_follows(whole: Layout | None, head: Layout | None) -> np.dtype[np.void] | range | None:
+    if head is not None:
+        return range(head.size, _LONGEST_PAYLOAD + 1)
+    return whole.dtype if whole is not None else None
 
 
 def _layout(ffi: FFI, name: str) -> Layout:

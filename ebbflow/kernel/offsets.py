@@ -7,11 +7,17 @@ producer proves them at start on sockets of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ebbflow.kernel.btf import Btf
 
-# Flag to (struct, member); dotted members go through nested structs.
-_MEMBERS = {
+Members = Mapping[str, tuple[str, str]]
+
+# For every program. Flag to (struct, member); dotted members go through nested structs.
+_MEMBERS: Members = {
     "TASK_FILES": ("task_struct", "files"),
+    "TASK_PID": ("task_struct", "pid"),
+    "TASK_TGID": ("task_struct", "tgid"),
     "TASK_LEADER": ("task_struct", "group_leader"),
     "TASK_START": ("task_struct", "start_boottime"),
     "TASK_COMM": ("task_struct", "comm"),
@@ -41,10 +47,10 @@ _MEMBERS = {
 }
 
 
-def offset_flags(btf: Btf) -> dict[str, int]:
-    """Compiler definitions `OFFSET_*`, in bytes.
+def offset_flags(btf: Btf, more: Members) -> dict[str, int]:
+    """Compiler definitions `OFFSET_*`, in bytes; `more` are members that one feature needs beside those of all.
 
     Raises:
         LayoutMismatch: a struct or member is not in this kernel.
     """
-    return {f"OFFSET_{flag}": btf.offset(struct, member) for flag, (struct, member) in _MEMBERS.items()}
+    return {f"OFFSET_{flag}": btf.offset(struct, member) for flag, (struct, member) in {**_MEMBERS, **more}.items()}

@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ebbflow.errors import ConfigError
 
-WATCHED_PID, WATCHED_EXE, WATCHED_CGROUP = 1, 2, 4
+WATCHED_PID, WATCHED_EXE, WATCHED_CGROUP, WATCHED_PORT = 1, 2, 4, 16
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _MAX_PORT = 65535
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,43 @@ def watched_now(targets: Targets, proc: Path = Path("/proc")) -> dict[int, int]:
     for cgroup in targets.cgroups:
         for pid in cgroup_pids(cgroup):
             add(pid, WATCHED_CGROUP)
+    if targets.ports:
+        for pid in listening_pids(set(targets.ports), proc):
+            add(pid, WATCHED_PORT)
     return reasons
+
+
+def listening_pids(ports: set[int], proc: Path = Path("/proc")) -> set[int]:
+    """Processes that hold a TCP socket listening on one of the ports, in this network namespace."""
+    inodes = {
+        f"socket:[{inode}]"
+        for table in ("net/tcp", "net/tcp6")
+        for port, inode in _listeners(proc / table)
+        if port in ports
+    }
+    if not inodes:
+        return set()
+    return {pid for pid in running_pids(proc) if not inodes.isdisjoint(_open_files(proc / str(pid) / "fd"))}
+
+
+def _listeners(table: Path) -> Iterator[tuple[int, str]]:
+    """Port and inode of every listening socket in /proc/net/tcp; see proc_net_tcp in the kernel's documentation."""
+    try:
+        lines = table.read_text("ascii").splitlines()[1:]
+    except OSError:
+        return
+    for fields in map(str.split, lines):
+        if fields[3] == _LISTEN:
+            yield int(fields[1].rpartition(":")[2], 16), fields[9]
+
+
+def _open_files(folder: Path) -> Iterator[str]:
+    try:
+        for descriptor in folder.iterdir():
+            with suppress(OSError):
+                yield str(descriptor.readlink())
+    except OSError:
+        return
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

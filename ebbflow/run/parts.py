@@ -116,8 +116,8 @@ def make_parts(plan: Plan) -> list[Part]:
     wanted = {"kafka": plan.runs_kafka, "store": plan.runs_store}
     parts = [part for part in parts if wanted.get(part.name, True)]
     if plan.demo is None:
-        return [*parts, Part(name="producer", command=_ebbflow("producer", "sockets"))]
-    return [*parts, _demo_producer(plan.demo), *_demo_parts(plan.demo)]
+        return [*parts, Part(name="producer", command=_ebbflow("produce", *plan.config.producer.features))]
+    return [*parts, _demo_producer(plan.demo, plan.config.producer.features), *_demo_parts(plan.demo)]
 
 
 def stop_phases(names: Iterable[str]) -> list[list[str]]:
@@ -131,10 +131,11 @@ def _ebbflow(*arguments: str) -> tuple[str, ...]:
     return sys.executable, "-m", "ebbflow.cli", *arguments
 
 
-def _demo_producer(demo: Demo) -> Part:
+def _demo_producer(demo: Demo, features: Iterable[str]) -> Part:
     """Reads the demo's process ids each time it starts: a part that was started again has another."""
-    script = 'exec "$0" -m ebbflow.cli producer sockets --pid "$(cat "$1")" --pid "$(cat "$2")"'
-    command = ("sh", "-c", script, sys.executable, *map(str, demo.pid_files))
+    script = 'python=$0 shop=$1 nginx=$2; shift 2; exec "$python" -m ebbflow.cli produce "$@"'
+    script += ' --pid "$(cat "$shop")" --pid "$(cat "$nginx")"'
+    command = ("sh", "-c", script, sys.executable, *map(str, demo.pid_files), *features)
     return Part(name="producer", command=command)
 
 

@@ -9,6 +9,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class FrameKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FRAME_KIND_UNSPECIFIED: _ClassVar[FrameKind]
+    FRAME_KIND_NATIVE: _ClassVar[FrameKind]
+    FRAME_KIND_KERNEL: _ClassVar[FrameKind]
+    FRAME_KIND_JIT: _ClassVar[FrameKind]
+    FRAME_KIND_INTERPRETED: _ClassVar[FrameKind]
+
 class ServiceNameSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SERVICE_NAME_SOURCE_UNSPECIFIED: _ClassVar[ServiceNameSource]
@@ -35,6 +43,11 @@ class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ORIGIN_UNSPECIFIED: _ClassVar[Origin]
     ORIGIN_SEEN: _ClassVar[Origin]
     ORIGIN_BEFORE: _ClassVar[Origin]
+FRAME_KIND_UNSPECIFIED: FrameKind
+FRAME_KIND_NATIVE: FrameKind
+FRAME_KIND_KERNEL: FrameKind
+FRAME_KIND_JIT: FrameKind
+FRAME_KIND_INTERPRETED: FrameKind
 SERVICE_NAME_SOURCE_UNSPECIFIED: ServiceNameSource
 SERVICE_NAME_SOURCE_OTEL_ENV: ServiceNameSource
 SERVICE_NAME_SOURCE_CONTAINER: ServiceNameSource
@@ -52,7 +65,7 @@ ORIGIN_SEEN: Origin
 ORIGIN_BEFORE: Origin
 
 class RawBatch(_message.Message):
-    __slots__ = ("schema_version", "feature", "layout_hash", "host_id", "host_name", "boot_id", "run_id", "bucket", "sequence", "clock", "cpus", "losses", "processes", "connections", "row_count", "rows", "heap_ends", "heap")
+    __slots__ = ("schema_version", "feature", "layout_hash", "host_id", "host_name", "boot_id", "run_id", "bucket", "sequence", "clock", "cpus", "losses", "processes", "connections", "row_count", "rows", "heap_ends", "heap", "frames", "mappings")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     FEATURE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +84,8 @@ class RawBatch(_message.Message):
     ROWS_FIELD_NUMBER: _ClassVar[int]
     HEAP_ENDS_FIELD_NUMBER: _ClassVar[int]
     HEAP_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    MAPPINGS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     feature: str
     layout_hash: int
@@ -89,7 +104,43 @@ class RawBatch(_message.Message):
     rows: bytes
     heap_ends: bytes
     heap: bytes
-    def __init__(self, schema_version: _Optional[int] = ..., feature: _Optional[str] = ..., layout_hash: _Optional[int] = ..., host_id: _Optional[str] = ..., host_name: _Optional[str] = ..., boot_id: _Optional[bytes] = ..., run_id: _Optional[int] = ..., bucket: _Optional[int] = ..., sequence: _Optional[int] = ..., clock: _Optional[_Union[ClockPoint, _Mapping]] = ..., cpus: _Optional[_Iterable[_Union[CpuRange, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[Loss, _Mapping]]] = ..., processes: _Optional[_Iterable[_Union[Process, _Mapping]]] = ..., connections: _Optional[_Iterable[_Union[Connection, _Mapping]]] = ..., row_count: _Optional[int] = ..., rows: _Optional[bytes] = ..., heap_ends: _Optional[bytes] = ..., heap: _Optional[bytes] = ...) -> None: ...
+    frames: _containers.RepeatedCompositeFieldContainer[Frame]
+    mappings: _containers.RepeatedCompositeFieldContainer[Mapping]
+    def __init__(self, schema_version: _Optional[int] = ..., feature: _Optional[str] = ..., layout_hash: _Optional[int] = ..., host_id: _Optional[str] = ..., host_name: _Optional[str] = ..., boot_id: _Optional[bytes] = ..., run_id: _Optional[int] = ..., bucket: _Optional[int] = ..., sequence: _Optional[int] = ..., clock: _Optional[_Union[ClockPoint, _Mapping]] = ..., cpus: _Optional[_Iterable[_Union[CpuRange, _Mapping]]] = ..., losses: _Optional[_Iterable[_Union[Loss, _Mapping]]] = ..., processes: _Optional[_Iterable[_Union[Process, _Mapping]]] = ..., connections: _Optional[_Iterable[_Union[Connection, _Mapping]]] = ..., row_count: _Optional[int] = ..., rows: _Optional[bytes] = ..., heap_ends: _Optional[bytes] = ..., heap: _Optional[bytes] = ..., frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., mappings: _Optional[_Iterable[_Union[Mapping, _Mapping]]] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("address", "process", "kind", "function", "mapping", "file_address", "file", "line")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    MAPPING_FIELD_NUMBER: _ClassVar[int]
+    FILE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    address: int
+    process: int
+    kind: FrameKind
+    function: str
+    mapping: int
+    file_address: int
+    file: str
+    line: int
+    def __init__(self, address: _Optional[int] = ..., process: _Optional[int] = ..., kind: _Optional[_Union[FrameKind, str]] = ..., function: _Optional[str] = ..., mapping: _Optional[int] = ..., file_address: _Optional[int] = ..., file: _Optional[str] = ..., line: _Optional[int] = ...) -> None: ...
+
+class Mapping(_message.Message):
+    __slots__ = ("path", "build_id", "start", "limit", "file_offset")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BUILD_ID_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FILE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    build_id: str
+    start: int
+    limit: int
+    file_offset: int
+    def __init__(self, path: _Optional[str] = ..., build_id: _Optional[str] = ..., start: _Optional[int] = ..., limit: _Optional[int] = ..., file_offset: _Optional[int] = ...) -> None: ...
 
 class ClockPoint(_message.Message):
     __slots__ = ("monotonic_ns", "unix_ns", "uncertainty_ns")

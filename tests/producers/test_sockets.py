@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ import pytest
 from ebbflow.config import load
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.records import decode
+from ebbflow.testing.producers import attached
 from ebbflow.v1 import raw_pb2
 from producers.sockets import ROW, SocketsProducer
 
@@ -107,21 +108,16 @@ class Captured:
 @pytest.fixture
 def watch():
     """Start a producer on targets; closed in the end. Redaction is off: the child's bytes are made up."""
-    producers = []
 
     def start(*targets: str, **flags) -> SocketsProducer:
         settings = {"capture.targets": list(targets), "redaction.enabled": False, "capture.ring_bytes": 1 << 22}
         config = load(
             environ={}, flags=settings | {key.replace("__", "."): value for key, value in flags.items()}
         ).config
-        producer = SocketsProducer.from_config(config)
-        producer.attach()
-        producers.append(producer)
-        return producer
+        return stack.enter_context(attached(SocketsProducer, config))
 
-    yield start
-    for producer in producers:
-        producer.close()
+    with ExitStack() as stack:
+        yield start
     for process in Child.started:
         process.kill()
         process.communicate()
@@ -581,12 +577,10 @@ def test_sockets_secrets_never_leave_the_producer(watch):
 
 def test_sockets_close_leaves_nothing_in_the_kernel(watch):
     config = load(environ={}, flags={"capture.targets": [f"pid:{os.getpid()}"]}).config
-    producer = SocketsProducer.from_config(config)
-    producer.attach()
-    ours = own_programs(producer)
-    assert ours <= programs()
-    assert len(ours) == 6
-    producer.close()
+    with attached(SocketsProducer, config) as producer:
+        ours = own_programs(producer)
+        assert ours <= programs()
+        assert len(ours) == 7
     deadline = time.monotonic() + 5
     while ours & programs() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -597,9 +591,10 @@ def test_sockets_close_leaves_nothing_in_the_kernel(watch):
 def own_programs(producer: SocketsProducer) -> set[str]:
     """Ids of the programs that this producer has loaded."""
     ids = set()
-    for function in producer._program._bpf.funcs.values():
-        info = Path(f"/proc/self/fdinfo/{function.fd}").read_text()
-        ids |= {line.split()[1] for line in info.splitlines() if line.startswith("prog_id:")}
+    for program in (producer._program, producer._shared.watch._program):
+        for function in program._bpf.funcs.values():
+            info = Path(f"/proc/self/fdinfo/{function.fd}").read_text()
+            ids |= {line.split()[1] for line in info.splitlines() if line.startswith("prog_id:")}
     return ids
 
 

@@ -1,0 +1,45 @@
+"""The settings of single features; part of the tree in ebbflow/config.py."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TcpConfig(Section):
+    max_connections: int = Field(65536, ge=64, description="connections tracked in the kernel")
+
+
+class ProcessConfig(Section):
+    arguments_bytes: int = Field(1024, ge=0, le=4096, description="bytes of a command's arguments that are kept")
+
+
+class SyscallsConfig(Section):
+    slow_s: float = Field(1.0, gt=0, description="calls that take longer are events of their own")
+    watch: list[str] = Field(
+        default_factory=lambda: [
+            "ptrace", "setns", "unshare", "bpf", "mount", "init_module", "finit_module", "delete_module",
+        ],
+        description="calls that are always events of their own",
+    )  # fmt: skip
+    max_entries: int = Field(16384, ge=64, description="pairs of process and call counted in one interval")
+
+
+class CpuConfig(Section):
+    frequency_hz: int = Field(49, ge=1, le=999, description="samples per second and CPU")
+    off_cpu: bool = Field(True, description="where threads wait, and how long they wait for a CPU")
+    off_cpu_min_s: float = Field(0.001, ge=0, description="shorter waits are summed up without their stack")
+    symbols: bool = Field(True, description="turn addresses into function names")
+    max_stacks: int = Field(16384, ge=64, description="distinct stacks held in the kernel in one interval")
+
+
+class MemoryConfig(Section):
+    sampling: int = Field(100, ge=1, description="one allocation in so many is followed; 1: all")
+    max_allocations: int = Field(262_144, ge=64, description="outstanding allocations followed in the kernel")
+
+
+class DiskConfig(Section):
+    max_requests: int = Field(16384, ge=64, description="requests on their way that are followed")
