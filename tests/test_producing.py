@@ -4,11 +4,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from ebbflow.component import Batch, Producer
+from ebbflow.component import Batch, DeadLetter, Producer
 from ebbflow.ledger import decode
-from ebbflow.producing import Pace, Runner
+from ebbflow.dead_letters import HEADERS
+from ebbflow.errors import ConfigError
+from ebbflow.producer_metrics import ProducerMetrics
+from ebbflow.producing import Feature, Pace, Runner, claim
 from ebbflow.publisher import Counts
-from ebbflow.topics import LEDGER
+from ebbflow.topics import DEAD_LETTERS, LEDGER
+
+
+TOPIC = "ebbflow.raw.fake"
 
 
 class FakeProducer(Producer):
@@ -22,9 +28,11 @@ class FakeProducer(Producer):
         self.housekept = 0
         self.total = 0
         self.detached = False
+        self.letters = []
+        self.pressures = []
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config, shared):
         return cls()
 
     def attach(self):
@@ -38,12 +46,17 @@ class FakeProducer(Producer):
         self.due.append(batch)
         return 0.5
 
-    def batches(self, *, everything=False):
+    def batches(self, *, everything=False, pressure=0.0):
+        self.pressures.append(pressure)
         due, self.due = self.due, []
         return due
 
     def housekeeping(self):
         self.housekept += 1
+
+    def dead_letters(self):
+        letters, self.letters = self.letters, []
+        return letters
 
     def give_back(self, batch, *, refused):
         self.given_back.append((batch, refused))
@@ -70,25 +83,36 @@ class FakeProducer(Producer):
         pass
 
 
+class FakeShared:
+    def __init__(self):
+        self.housekept = 0
+
+    def housekeeping(self):
+        self.housekept += 1
+
+
 class FakePublisher:
+    pressure = 0.25
+
     def __init__(self):
         self.items = []
         self.counts = Counts()
         self.polled = 0
         self.left = 0
 
-    @property
-    def buffered_events(self):
-        return sum(item.events for item in self.items) - self.counts.published - self.counts.dropped
+    def counts_of(self, topic):
+        return self.counts if topic == TOPIC else Counts()
 
     def publish(self, item):
         self.items.append(item)
+        if item.topic == TOPIC:
+            self.counts.taken += item.events
 
     def poll(self):
         self.polled += 1
 
     def finish(self, timeout_s):
-        self.counts.published = self.buffered_events - self.left
+        self.counts.published = self.counts.buffered - self.left
         self.counts.dropped = self.left
         return self.left
 
@@ -100,20 +124,22 @@ class FakePublisher:
 def parts():
     registry = CollectorRegistry()
     producer, publisher = FakeProducer(), FakePublisher()
-    return Runner(producer, publisher, registry), producer, publisher, registry
+    feature = Feature(producer, publisher, ProducerMetrics(registry))
+    return Runner([feature], FakeShared(), publisher), producer, publisher, registry
 
 
 def batch(events):
-    return Batch("raw", b"host/0", b"value", events)
+    return Batch(TOPIC, b"host/0", b"value", events)
 
 
 def test_round_publishes_what_is_due_and_says_the_fill(parts):
     runner, producer, publisher, _ = parts
     producer.waiting = [batch(7)]
     assert runner.round() == 0.5
-    raw = [item for item in publisher.items if item.topic == "raw"]
+    raw = [item for item in publisher.items if item.topic == TOPIC]
     assert [(item.key, item.value, item.events) for item in raw] == [(b"host/0", b"value", 7)]
     assert publisher.polled == 1
+    assert producer.pressures == [0.25]
 
 
 def test_dropped_and_refused_batches_are_given_back(parts):
@@ -155,6 +181,34 @@ def test_housekeeping_fills_the_metrics(parts):
     assert registry.get_sample_value("ebpf_unseen_total", feature | {"cause": "io_uring_calls"}) == 5
 
 
+def test_housekeeping_sends_what_makes_no_sense_to_the_dead_letters(parts):
+    runner, producer, publisher, _ = parts
+    producer.letters = [DeadLetter("EBB602", "no such kind", b"bytes", 3)]
+    runner.housekeeping()
+    (letter,) = [item for item in publisher.items if item.topic == DEAD_LETTERS]
+    told = dict(letter.headers)
+    assert (letter.value, letter.key, set(told)) == (b"bytes", TOPIC.encode(), set(HEADERS))
+    assert (told["ebbflow-stage"], told["ebbflow-count"], told["ebbflow-offset"]) == (b"producer.fake", b"3", b"-1")
+
+
+def test_round_of_several_features_gives_the_fullest_ring():
+    publisher, metrics = FakePublisher(), ProducerMetrics(CollectorRegistry())
+    idle, busy = FakeProducer(), FakeProducer()
+    busy.waiting = [batch(1)]
+    shared = FakeShared()
+    runner = Runner([Feature(producer, publisher, metrics) for producer in (idle, busy)], shared, publisher)
+    assert runner.round() == 0.5
+    assert (shared.housekept, idle.housekept, busy.housekept) == (1, 1, 1)
+
+
+def test_claim_second_of_a_feature_is_refused_until_the_first_is_gone():
+    with claim("fake", "broker:1"), claim("other", "broker:1"), claim("fake", "broker:2"):
+        with pytest.raises(ConfigError, match="already published") as caught:
+            claim("fake", "broker:1")
+        assert "stop the other" in caught.value.hint
+    claim("fake", "broker:1").close()
+
+
 def test_finish_watches_no_more_drains_to_the_end_and_balances_the_ledger(parts):
     runner, producer, publisher, _ = parts
     producer.waiting = [batch(1), batch(2), batch(3)]
@@ -162,7 +216,7 @@ def test_finish_watches_no_more_drains_to_the_end_and_balances_the_ledger(parts)
     with capture_logs() as logs:
         runner.finish()
     assert (producer.detached, publisher.closed) == (True, True)
-    assert sum(item.events for item in publisher.items if item.topic == "raw") == 6
+    assert sum(item.events for item in publisher.items if item.topic == TOPIC) == 6
     last = decode(publisher.items[-1].value).counters
     assert (last["captured"], last["lost"], last["published"], last["dropped"], last["buffered"]) == (9, 3, 4, 2, 0)
     assert [entry["events"] for entry in logs if "given up" in entry["event"]] == [2]

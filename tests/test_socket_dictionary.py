@@ -1,8 +1,6 @@
 import socket
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from ebbflow.batching import Dictionaries
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
@@ -25,92 +23,39 @@ def opened(**fields):
     return value[0]
 
 
-def info(pid=7, *, ours=False, start=START):
-    return SimpleNamespace(
-        pid=pid, comm="server", exe="/usr/bin/server", argv=("server", "--token=abc"), is_ours=ours,
-        container_id="c" * 64, cgroups=SimpleNamespace(path="/docker/c"),
-        service=SimpleNamespace(name="shop", source=1), started_at=lambda ns: ns == start,
-    )  # fmt: skip
-
-
 class Processes:
-    """/proc as a dictionary; counts reads."""
+    """Knows every process but ebbflow's own, which is pid 1."""
 
-    def __init__(self, known=None):
-        self.known = known or {}
-        self.reads = 0
+    def __init__(self):
+        self.gone = []
 
-    def read_process(self, pid):
-        self.reads += 1
-        return self.known.get(pid)
+    def describe(self, pid, start_boottime_ns, comm):
+        assert (start_boottime_ns, comm) == (START, b"server")
+        return None if pid == 1 else raw_pb2.Process(pid=pid)
 
-
-@pytest.fixture
-def clock():
-    return SimpleNamespace(now=0.0)
+    def exited(self, pid):
+        self.gone.append(pid)
 
 
-def make(known, clock, ours=None):
-    processes, dictionaries = Processes(known), Dictionaries()
-    excluded = [] if ours is None else ours
-    made = SocketDictionary(dictionaries, processes, excluded.append, lambda: clock.now)
-    return made, dictionaries, processes
+def make():
+    processes, dictionaries = Processes(), Dictionaries()
+    return SocketDictionary(dictionaries, processes), dictionaries, processes
 
 
-def entries(dictionaries, *generations):
-    envelope = raw_pb2.RawBatch()
-    dictionaries.fill(envelope, generations)
-    return envelope
-
-
-def test_opened_known_process_is_described_and_its_arguments_masked(clock):
-    made, dictionaries, _ = make({7: info()}, clock)
+def test_opened_connection_is_known_with_its_process():
+    made, dictionaries, _ = make()
     made.opened(7, 4, 1024, opened(family=2, local_port=80))
-    process = entries(dictionaries, 1024).processes[0]
-    assert (process.pid, process.start_boottime_ns, process.exe) == (7, START, "/usr/bin/server")
-    assert (process.service_name, process.service_name_source) == ("shop", raw_pb2.SERVICE_NAME_SOURCE_OTEL_ENV)
-    assert process.command_line == "server --token=***"
-    assert process.container_id == "c" * 64
+    assert 1024 in dictionaries
 
 
-@pytest.mark.parametrize("known", [{}, {7: info(start=START + 10**9)}])
-def test_opened_vanished_or_replaced_process_keeps_what_the_kernel_said(clock, known):
-    made, dictionaries, _ = make(known, clock)
-    made.opened(7, 4, 1024, opened(family=2))
-    process = entries(dictionaries, 1024).processes[0]
-    assert (process.comm, process.service_name, process.exe) == ("server", "server", "")
-    assert process.service_name_source == raw_pb2.SERVICE_NAME_SOURCE_COMM
-
-
-def test_opened_own_process_is_excluded_and_not_described(clock):
-    ours = []
-    made, dictionaries, _ = make({7: info(ours=True)}, clock, ours)
-    made.opened(7, 4, 1024, opened(family=2))
-    assert ours == [7]
+def test_opened_own_process_is_not_described():
+    made, dictionaries, _ = make()
+    made.opened(1, 4, 1024, opened(family=2))
     assert len(dictionaries) == 0
 
 
-def test_opened_again_soon_reads_proc_once_and_later_again(clock):
-    made, _, processes = make({7: info()}, clock)
-    for generation in range(100):
-        made.opened(7, 4, generation, opened(family=2))
-    assert processes.reads == 1
-    clock.now = 3.0
-    made.opened(7, 4, 101, opened(family=2))
-    assert processes.reads == 2
-
-
-def test_opened_process_gone_later_keeps_what_was_known(clock):
-    made, dictionaries, processes = make({7: info()}, clock)
-    made.opened(7, 4, 1, opened(family=2))
-    processes.known.clear()
-    clock.now = 3.0
-    made.opened(7, 5, 2, opened(family=2))
-    assert entries(dictionaries, 2).processes[0].service_name == "shop"
-
-
-def test_closed_and_exited_forget(clock):
-    made, dictionaries, _ = make({7: info(), 8: info(8)}, clock)
+def test_closed_and_exited_forget():
+    made, dictionaries, processes = make()
     for pid, generation in ((7, 1), (7, 2), (7, 3), (8, 4)):
         made.opened(pid, 4, generation, opened(family=2))
     made.closed(7, 2)
@@ -118,6 +63,7 @@ def test_closed_and_exited_forget(clock):
     assert sorted(made.exited(7)) == [1, 3]
     assert sorted(made.exited(7)) == []
     assert 4 in dictionaries
+    assert processes.gone == [7, 7]
 
 
 def test_connection_of_ipv4():

@@ -38,8 +38,8 @@ def ran(monkeypatch):
             raise ConfigError("there is no such part", hint="known: none")
         return type(name, (Part,), {"name": name, "group": group})
 
-    def run_producer(part, config):
-        calls.append(("producer", type(part).__name__, config))
+    def run_producers(parts, config):
+        calls.append(("producer", *(part.__name__ for part in parts), config))
         return 0
 
     def run_processors(parts, config):
@@ -50,7 +50,7 @@ def ran(monkeypatch):
         calls.append(("sink", part.__name__, config))
 
     monkeypatch.setattr("ebbflow.discovery.get", get)
-    monkeypatch.setattr("ebbflow.producing.run_producer", run_producer)
+    monkeypatch.setattr("ebbflow.producing.run_producers", run_producers)
     monkeypatch.setattr("ebbflow.stream.worker.run_processors", run_processors)
     monkeypatch.setattr("ebbflow.sink.run_sink", run_sink)
     return calls
@@ -60,20 +60,25 @@ def run(*arguments: str):
     return CliRunner().invoke(make_app(), arguments, catch_exceptions=False)
 
 
-def test_producer_targets_become_settings(ran):
-    result = run("producer", "sockets", "--pid", "7", "--port", "80", "--port", "81", "--exe", "/a", "--cgroup", "/b")
+def test_produce_targets_become_settings(ran):
+    result = run("produce", "sockets", "--pid", "7", "--port", "80", "--port", "81", "--exe", "/a", "--cgroup", "/b")
     assert result.exit_code == 0
     ((kind, name, config),) = ran
     assert (kind, name) == ("producer", "sockets")
     assert config.capture.targets == ["pid:7", "port:80", "port:81", "exe:/a", "cgroup:/b"]
 
 
-def test_producer_all_watches_everything(ran):
-    run("producer", "sockets", "--all")
+def test_produce_all_watches_everything(ran):
+    run("produce", "sockets", "--all")
     assert ran[0][2].capture.targets == ["all"]
 
 
-def test_producer_without_targets_takes_the_settings(ran):
+def test_produce_several_features_run_in_one_process(ran):
+    run("produce", "sockets", "tcp", "sockets", "--all")
+    assert ran[0][:3] == ("producer", "sockets", "tcp")
+
+
+def test_producer_is_another_name_of_produce_and_takes_the_settings(ran):
     run("--set", "capture.targets=port:9", "producer", "sockets")
     assert ran[0][2].capture.targets == ["port:9"]
 
@@ -89,7 +94,7 @@ def test_sink_runs(ran):
     assert ran[0][:2] == ("sink", "traces")
 
 
-@pytest.mark.parametrize("kind", ["producer", "processor", "sink"])
+@pytest.mark.parametrize("kind", ["produce", "processor", "sink"])
 def test_unknown_name_is_a_clear_error(ran, kind):
     with pytest.raises(ConfigError):
         run(kind, "nobody")

@@ -4,10 +4,11 @@ import pytest
 
 from ebbflow.doctor import kernel
 from ebbflow.doctor.check import Status
+from ebbflow.kernel.capabilities import CAPABILITIES
 from ebbflow.kernel.check import Attempt
 
 RELEASE = "6.18.44-x"
-ALL = list(kernel.CAPABILITIES)
+ALL = list(CAPABILITIES)
 
 
 def put(root, path, text):
@@ -17,9 +18,9 @@ def put(root, path, text):
 
 
 def test_capabilities_are_in_the_kernels_order():
-    numbers = {name: kernel.CAPABILITIES.index(name) for name in ("CHOWN", "SYS_PTRACE", "SYS_ADMIN", "PERFMON", "BPF")}
+    numbers = {name: CAPABILITIES.index(name) for name in ("CHOWN", "SYS_PTRACE", "SYS_ADMIN", "PERFMON", "BPF")}
     assert numbers == {"CHOWN": 0, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
-    assert len(kernel.CAPABILITIES) == 41
+    assert len(CAPABILITIES) == 41
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,12 @@ def test_make_parts_with_kafka_and_backend_elsewhere_runs_neither(tmp_path):
 def test_make_parts_demo_producer_reads_pids_when_it_starts(tmp_path):
     producer = next(part for part in make_parts(make_plan(tmp_path)) if part.name == "producer")
     assert producer.command[:2] == ("sh", "-c")
-    assert producer.command[2].endswith('producer sockets --pid "$(cat "$1")" --pid "$(cat "$2")"')
+    assert producer.command[2].endswith('produce "$@" --pid "$(cat "$shop")" --pid "$(cat "$nginx")"')
     assert producer.command[3:] == (
         sys.executable,
         str(tmp_path / "demo/nginx.pid"),
         str(tmp_path / "demo/shop.pid"),
+        "sockets",
     )
 
 
