@@ -35,7 +35,7 @@ check: ## Lint, format, types, C style, import rule, generated files
 	@.venv/bin/python -m pytest -q tests/test_architecture.py
 
 bench: ## Measure what the documentation claims; writes bench/results/latest.json
-	@scripts/setup packages headers tracefs venv-dev kafka
+	@scripts/setup packages witnesses headers tracefs venv-dev kafka
 	@exec .venv/bin/python -m bench.run
 
 tools: ## Build the OpenTelemetry Collector and telemetrygen that tests use
