@@ -7,6 +7,8 @@
      |   +- ProgramRefused     the verifier or the compiler said no
      |   +- LayoutMismatch     kernel structs are not where BTF says
      |   +- ProbeNotFound      no such tracepoint, symbol, library or function to attach
+     |   +- MapMismatch        keys or values are not what the map holds
+     |   +- MapFull            no room in a map for what is written
      +- NetworkError       a peer cannot be reached, or broke off
      +- DependencyError    a program, package or server that must be there is not
      |   +- StoreError         the embedded store's database cannot be used
@@ -99,6 +101,14 @@ class LayoutMismatch(KernelError):
 
 class ProbeNotFound(KernelError):
     code = "EBB303"
+
+
+class MapMismatch(KernelError):
+    code = "EBB304"
+
+
+class MapFull(KernelError):
+    code = "EBB305"
 
 
 class NetworkError(EbbflowError):
