@@ -1,9 +1,9 @@
 """C++ names (Itanium ABI) by libstdc++'s `__cxa_demangle`, in a process of its own.
 
-Mangled names come from files of the programs that are watched, and substitutions let one of 300 bytes expand to gigabytes
-(each `S_` may double what stands before it). So a helper process without rights demangles, with bounded memory and
-time: it is started with the first C++ name, ended by `close` or the end of its input, and replaced, not too often, when
-a name kills it. That name stays as it is.
+Mangled names come from files of the programs that are watched, and substitutions let one of 300 bytes expand to
+gigabytes (each `S_` may double what stands before it). So a helper process without rights demangles, with bounded
+memory and time: it is started with the first C++ name, ended by `close` or the end of its input, and replaced, not too
+often, when a name kills it. That name stays as it is.
 
 Lines go both ways: a mangled name in; the demangled one, or an empty line, out.
 """

@@ -78,7 +78,7 @@ class _V0:
         if tag == "I":
             generic = self.path(in_value=in_value)
             arguments = ", ".join(filter(None, self._until_end(self._generic_argument)))
-            return f"{generic}{'::' if in_value else ''}<{arguments}>"
+            return f"{generic}{'::' if in_value else ''}<{arguments}>" if arguments else generic
         if tag == "B":
             return self._back_reference(partial(self.path, in_value=in_value))
         raise _Invalid

@@ -36,4 +36,9 @@ def ends_early(frames: Sequence[Frame]) -> bool:
     - A stack of 127 frames, the kernel's limit, is marked: it does end early, but not for want of frame pointers.
     """
     outermost = next((frame for frame in reversed(frames) if frame.kind is not FrameKind.KERNEL), None)
-    return outermost is None or _VARIANT.sub("", outermost.function) not in _STARTS
+    return outermost is None or not is_start(outermost)
+
+
+def is_start(frame: Frame) -> bool:
+    """Whether a frame is where a thread starts."""
+    return _VARIANT.sub("", frame.function) in _STARTS

@@ -20,6 +20,7 @@ from ebbflow.symbols.frames import Frame
 from ebbflow.symbols.kernel import Kernel
 from ebbflow.symbols.pace import Pace
 from ebbflow.symbols.processes import Process
+from ebbflow.symbols.stacks import is_start
 from ebbflow.symbols.user_frames import FramePointers, UserFrames
 
 STALE_S = 30.0
@@ -109,8 +110,14 @@ class Symbolizer:
         self._processes.pop(pid, None)
 
     def skips_callers(self, frames: Sequence[Frame]) -> bool:
-        """Whether a frame lies in a file whose functions mostly set up no frame pointer: its caller may be missing."""
-        return any(frame.mapping is not None and self._frame_pointers.lacks(frame.mapping) for frame in frames)
+        """Whether a frame lies in a file whose functions mostly set up no frame pointer: its caller may be missing.
+
+        Frames where threads start have no caller and do not count.
+        """
+        return any(
+            frame.mapping is not None and self._frame_pointers.lacks(frame.mapping) and not is_start(frame)
+            for frame in frames
+        )
 
     def _frames_of(self, pid: int, start_boottime_ns: int) -> UserFrames:
         known = self._processes.get(pid)
