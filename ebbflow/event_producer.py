@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from ebbflow.kernel.layout import BPF_DIRECTORY, EventLayout, event_layout
 from ebbflow.kernel.loader import Program
 from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.ring import Ring, pages
-from ebbflow.kernel.rows import Drained, Rows, rows_of
+from ebbflow.kernel.rows import Drained, Rows, rows_of, take
 from ebbflow.topics import raw_topic
 from ebbflow.v1 import raw_pb2
 
@@ -49,6 +49,7 @@ class Aggregate:
         payload: structured array of the kind's struct, shape (n,).
         pids, starts: uint32 and uint64, shape (n,): the upid of each; None when they are of no process.
         tids, flags: shape (n,), where there are any.
+        tails: what follows each payload, where the kind's struct is only a head: n pieces of bytes.
     """
 
     kind: int
@@ -57,6 +58,12 @@ class Aggregate:
     starts: np.ndarray[Any, Any] | None = None
     tids: np.ndarray[Any, Any] | None = None
     flags: np.ndarray[Any, Any] | None = None
+    tails: Sequence[bytes] | None = None
+
+    def payloads(self) -> list[bytes]:
+        """What follows each row."""
+        heads = [head.tobytes() for head in self.payload]
+        return heads if self.tails is None else [head + tail for head, tail in zip(heads, self.tails, strict=True)]
 
 
 class EventProducer(Producer):
@@ -163,20 +170,23 @@ class EventProducer(Producer):
         now_ns = time.monotonic_ns()
         for aggregate in self.aggregates(self._aggregated_ns, now_ns):
             if len(aggregate.payload):
-                rows = self._rows(aggregate, self._aggregated_ns, now_ns)
-                keep = ~np.isin(rows["pid"], list(self.shared.watch.excluded))
-                payloads = [bytes(value) for value in aggregate.payload[keep]]
-                self._aggregated += len(payloads)
-                if payloads:
-                    self.buckets.add(rows[keep], payloads)
+                self._add(aggregate, now_ns)
         self._aggregated_ns = now_ns
 
-    def _rows(self, aggregate: Aggregate, since_ns: int, now_ns: int) -> Rows:
-        count = len(aggregate.payload)
+    def _add(self, aggregate: Aggregate, now_ns: int) -> None:
+        payloads = aggregate.payloads()
+        rows = self._rows(aggregate, payloads, now_ns)
+        keep = np.flatnonzero(~np.isin(rows["pid"], list(self.shared.watch.excluded)))
+        if len(keep):
+            self._aggregated += len(keep)
+            self.buckets.add(take(rows, keep), [payloads[index] for index in keep.tolist()])
+
+    def _rows(self, aggregate: Aggregate, payloads: Sequence[bytes], now_ns: int) -> Rows:
+        count = len(payloads)
         rows = np.zeros(count, self.layout.row.dtype)
-        rows["time_ns"], rows["since_ns"] = now_ns, since_ns
+        rows["time_ns"], rows["since_ns"] = now_ns, self._aggregated_ns
         rows["sequence"] = np.arange(self._aggregated, self._aggregated + count)
-        rows["captured"] = aggregate.payload.dtype.itemsize
+        rows["captured"] = [len(payload) for payload in payloads]
         rows["kind"], rows["cpu"] = aggregate.kind, NO_CPU
         columns = {
             "pid": aggregate.pids, "start_boottime_ns": aggregate.starts, "tid": aggregate.tids,
