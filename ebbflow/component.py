@@ -183,6 +183,10 @@ class Producer(ABC):
         """Fill of kernel maps, 0 to 1."""
         return {}
 
+    def program_time_ns(self) -> int | None:
+        """CPU time of the kernel programs since the start; None while the kernel does not measure it."""
+        return None
+
     @abstractmethod
     def detach(self) -> None:
         """Watch no more; what the kernel had until now can still be drained, and comes to an end."""

@@ -176,7 +176,7 @@ def test_housekeeping_fills_the_metrics(parts):
     runner.housekeeping()
     feature = {"feature": "fake"}
     assert registry.get_sample_value("ebpf_events_total", feature) == 10
-    assert registry.get_sample_value("ebpf_events_lost_total", feature | {"stage": "kernel"}) == 3
+    assert registry.get_sample_value("ebpf_events_lost_total", feature | {"stage": "kernel", "cpu": ""}) == 3
     assert registry.get_sample_value("ebpf_map_usage_percent", feature | {"map": "events"}) == 25
     assert registry.get_sample_value("ebpf_unseen_total", feature | {"cause": "io_uring_calls"}) == 5
 
