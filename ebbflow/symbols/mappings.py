@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -67,6 +68,9 @@ class Areas:
 
     def __len__(self) -> int:
         return len(self._areas)
+
+    def __iter__(self) -> Iterator[Area]:
+        return iter(self._areas)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Areas) and self._areas == other._areas
