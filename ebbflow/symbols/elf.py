@@ -213,16 +213,8 @@ def _sections(source: Source, rows: Array, names_index: int) -> tuple[Section, .
     if 0 < names_index < len(rows):
         names = source.read(int(rows[names_index]["offset"]), min(int(rows[names_index]["size"]), 1 << 24))
     return tuple(
-        Section(
-            name=name_at(names, int(row["name"]), _MAX_SECTION_NAME_BYTES),
-            type=int(row["type"]),
-            flags=int(row["flags"]),
-            vaddr=int(row["addr"]),
-            offset=int(row["offset"]),
-            size_bytes=int(row["size"]),
-            link=int(row["link"]),
-        )
-        for row in rows
+        Section(name_at(names, name, _MAX_SECTION_NAME_BYTES), kind, flags, vaddr, offset, size_bytes, link)
+        for name, kind, flags, vaddr, offset, size_bytes, link, *_ in rows.tolist()
     )
 
 

@@ -13,10 +13,12 @@ from ebbflow.symbols.files import open_file
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86-64 machine code")
 
-FUNCTIONS = "\n".join(
-    f"__attribute__((noinline)) int f{i}(int a, int b, int c) {{ return puts(s) + g(a * {i} + b, c) * g(b * {i}, a) + puts(s + a) + g(c, b); }}"
-    for i in range(20)
-)
+FUNCTION = """
+__attribute__((noinline)) int f{i}(int a, int b, int c) {{
+    return puts(s) + g(a * {i} + b, c) * g(b * {i}, a) + puts(s + a) + g(c, b);
+}}
+"""
+FUNCTIONS = "".join(FUNCTION.format(i=i) for i in range(20))
 SOURCE = f"""
 #include <stdio.h>
 extern int puts(const char *);
