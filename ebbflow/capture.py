@@ -101,6 +101,8 @@ def attach(producers: Sequence[Producer], shared: Shared, stack: ExitStack) -> N
         stack.callback(producer.close)
         producer.attach()
     shared.start()
+    for producer in producers:
+        producer.started()
 
 
 def excluded_ports(config: Config) -> frozenset[int]:

@@ -136,6 +136,9 @@ class Producer(ABC):
             EbbflowError: this kernel, or this process's rights, do not allow it.
         """
 
+    def started(self) -> None:
+        """Every feature of the process is attached, and the watched processes are known: look at what runs already."""
+
     @abstractmethod
     def drain(self) -> float:
         """Take what the kernel has. Returns how full its buffer was, 0 to 1. Never waits."""

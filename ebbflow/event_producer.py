@@ -166,7 +166,8 @@ class EventProducer(Producer):
         self._ours += int((~keep).sum())
         return drained if keep.all() else drained.choose(keep)
 
-    def _aggregate(self) -> None:
+    def aggregate(self) -> None:
+        """Tell what the maps hold, now."""
         now_ns = time.monotonic_ns()
         for aggregate in self.aggregates(self._aggregated_ns, now_ns):
             if len(aggregate.payload):
@@ -209,7 +210,7 @@ class EventProducer(Producer):
 
     def housekeeping(self) -> None:
         if self._detached or time.monotonic_ns() - self._aggregated_ns >= self.config.capture.interval_s * 1e9:
-            self._aggregate()
+            self.aggregate()
         before = self._counters["map_lost"]
         self._read_counters()
         self.buckets.losses.add(raw_pb2.Loss.STAGE_MAP, -1, self._counters["map_lost"] - before)
