@@ -19,6 +19,16 @@ class ProcessConfig(Section):
 
 class SyscallsConfig(Section):
     slow_s: float = Field(1.0, gt=0, description="calls that take longer are events of their own")
+    slow_except: list[str] = Field(
+        default_factory=lambda: [
+            "accept", "accept4", "clock_nanosleep", "epoll_pwait", "epoll_pwait2", "epoll_wait", "futex", "futex_wait",
+            "futex_waitv", "io_getevents", "io_pgetevents", "mq_timedreceive", "msgrcv", "nanosleep", "pause", "poll",
+            "ppoll", "pselect6", "recvfrom", "recvmmsg", "recvmsg", "restart_syscall", "rt_sigsuspend",
+            "rt_sigtimedwait", "select", "semop", "semtimedop", "wait4", "waitid",
+        ],
+        description="calls that are made to wait: never slow",
+    )  # fmt: skip
+    slow_waits: bool = Field(False, description="reads from pipes, sockets and terminals can be slow, too")
     watch: list[str] = Field(
         default_factory=lambda: [
             "ptrace", "setns", "unshare", "bpf", "mount", "init_module", "finit_module", "delete_module",
@@ -39,6 +49,8 @@ class CpuConfig(Section):
 class MemoryConfig(Section):
     sampling: int = Field(100, ge=1, description="one allocation in so many is followed; 1: all")
     max_allocations: int = Field(262_144, ge=64, description="outstanding allocations followed in the kernel")
+    max_stacks: int = Field(16384, ge=64, description="distinct stacks that allocate")
+    max_processes: int = Field(64, ge=0, description="processes whose allocations are followed; 0: none")
 
 
 class DiskConfig(Section):
