@@ -11,6 +11,7 @@ from ebbflow.doctor.check import Check, fail, note, ok
 from ebbflow.doctor.text import read
 from ebbflow.errors import EbbflowError
 from ebbflow.kernel.btf import VMLINUX, Btf
+from ebbflow.kernel.capabilities import CAPABILITIES, mask_in, names_of
 from ebbflow.kernel.check import Attempt
 from ebbflow.kernel.offsets import offset_flags
 
@@ -21,15 +22,6 @@ AS_ROOT = "run it as root: sudo make run"
 SETUP = "make setup"
 TRACEFS_PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 MOUNT_TRACEFS = "mount -t tracefs tracefs /sys/kernel/tracing"
-# linux/capability.h, by number.
-CAPABILITIES = (
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
-    "CHECKPOINT_RESTORE",
-)  # fmt: skip
 _ALLOWED_GAPS = 6
 NEEDED_PROGRAMS = frozenset({"raw_tracepoint", "tracepoint", "ring_buffer"})
 _PARANOID_FOR_ALL = 2
@@ -92,11 +84,8 @@ def _lockdown_unseen(root: Path) -> Check:
 
 
 def effective_capabilities(root: Path) -> list[str]:
-    """Names without CAP_, from /proc/self/status; those this list does not know by number."""
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)", read(root / "proc/self/status"), re.MULTILINE)
-    mask = int(match[1], 16) if match else 0
-    names = dict(enumerate(CAPABILITIES))
-    return [names.get(bit, str(bit)) for bit in range(mask.bit_length()) if mask >> bit & 1]
+    """Names without CAP_, from /proc/self/status."""
+    return names_of(mask_in(read(root / "proc/self/status")))
 
 
 def capabilities(effective: Iterable[str]) -> Check:

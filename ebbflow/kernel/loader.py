@@ -17,39 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ebbflow.errors import DependencyError, KernelError, PermissionDenied, ProbeNotFound
+from ebbflow.kernel import shared_tables
 from ebbflow.kernel.attach_points import nearby
+from ebbflow.kernel.capabilities import read_capabilities, require_for_loading
 from ebbflow.kernel.probes import Probes, UsdtProbe
 from ebbflow.kernel.refusal import refusal
-from ebbflow.kernel.source import SourceText, read_source
+from ebbflow.kernel.source import EXTERN_PREFIX, SourceText, read_source
 from ebbflow.kernel.system_calls import ProgramType
-
-_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
-
-
-def effective_capabilities(status: str) -> int:
-    """The CapEff mask from the text of /proc/PID/status."""
-    for line in status.splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
-
-
-def require_capabilities(capabilities: int) -> None:
-    """Say which capability is missing before the kernel says only EPERM.
-
-    Raises:
-        PermissionDenied: neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON.
-    """
-    if capabilities >> _CAP_SYS_ADMIN & 1:
-        return
-    missing = [
-        name for bit, name in ((_CAP_BPF, "CAP_BPF"), (_CAP_PERFMON, "CAP_PERFMON")) if not capabilities >> bit & 1
-    ]
-    if missing:
-        raise PermissionDenied(
-            f"loading BPF programs needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON: {' and '.join(missing)} missing",
-            hint="run it as root: sudo ebbflow …",
-        )
 
 
 def _bcc() -> Any:
@@ -60,6 +34,10 @@ def _bcc() -> Any:
             f"BCC's Python module cannot be imported: {error}",
             hint="run `make setup` (Debian's python3-bpfcc, in a venv of /usr/bin/python3)",
         ) from None
+    lib = bcc.lib
+    # BCC's module declares all but these.
+    lib.bpf_num_tables.restype, lib.bpf_num_tables.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+    lib.bpf_table_name.restype, lib.bpf_table_name.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]
     return bcc
 
 
@@ -131,18 +109,20 @@ class Program:
         usdt: Sequence[UsdtProbe] = (),
         renamed: Mapping[str, str] | None = None,
     ) -> None:
-        require_capabilities(effective_capabilities(Path("/proc/self/status").read_text("ascii")))
+        require_for_loading(read_capabilities("thread-self").effective)
         self.source = source
         self._bcc = _bcc()
         self._renamed = renamed or {}
         self._text: SourceText = read_source(source).rename(self._renamed)
         self._flags = [f"-I{source.parent.resolve()}", "-Wno-everything"]
         self._flags += [f"-D{name}={value}" for name, value in definitions.items()]
+        self._flags += shared_tables.type_flags()
         self._types: dict[str, ProgramType] = {}
         self._usdt = [_usdt_context(self._bcc, probe) for probe in usdt]
         self._bpf: Any = self._compile()
         self.probes = Probes(self)
         try:
+            self._share_tables()
             self.probes.attach_found()
             for probe, context in zip(usdt, self._usdt, strict=True):
                 self.probes.attach_usdt(context.binary, probe.provider, probe.name, probe.function, pid=probe.pid)
@@ -171,10 +151,25 @@ class Program:
                 name = f"{self.source.name}: {function}" if function else self.source.name
                 raise refusal(self._text, name, step, log.read(), str(error)) from None
 
+    def _share_tables(self) -> None:
+        externs = [name.removeprefix(EXTERN_PREFIX) for name in self._functions() if name.startswith(EXTERN_PREFIX)]
+        tables = self._tables()
+        shared_tables.join(tables, externs)
+        shared_tables.publish(self, {name: fd for name, fd in tables.items() if name not in externs})
+
     def functions(self) -> list[str]:
         """Names of all functions of the program file that can be attached."""
+        return [name for name in self._functions() if not name.startswith(EXTERN_PREFIX)]
+
+    def _functions(self) -> list[str]:
         lib, module = self._bcc.lib, self._bpf.module
         return [lib.bpf_function_name(module, number).decode() for number in range(lib.bpf_num_functions(module))]
+
+    def _tables(self) -> dict[str, int]:
+        """Names of all tables and their descriptors."""
+        lib, module = self._bcc.lib, self._bpf.module
+        names = [lib.bpf_table_name(module, number) for number in range(lib.bpf_num_tables(module))]
+        return {name.decode(): lib.bpf_table_fd(module, name) for name in names}
 
     def load(self, function: str, kind: ProgramType) -> int:
         """Verify and load a function, once: its descriptor.
@@ -228,6 +223,7 @@ class Program:
     def close(self) -> None:
         """Detach and unload everything; the kernel frees it when the last descriptor goes."""
         self.detach()
+        shared_tables.withdraw(self)
         self._bpf.cleanup()
         self._bpf.tables.clear()
         self._usdt.clear()

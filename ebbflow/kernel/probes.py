@@ -260,6 +260,7 @@ _TYPES = {
     "usdt": ProgramType.KPROBE,
     "perf_event": ProgramType.PERF_EVENT,
 }
+_FOR_PERFMON = frozenset({"tracepoint", "raw_tracepoint", "perf_event"})
 
 
 def _sample(program: int, frequency_hz: int, pid: int, cpu: int, flags: PerfFlag = PerfFlag.DISABLED) -> int:
@@ -306,8 +307,9 @@ def _no_symbol(file: Elf, symbol: str, functions: dict[str, int]) -> ProbeNotFou
 def _not_attached(probe: Probe, error: OSError) -> EbbflowError:
     what = f"{probe.kind} {probe.target}"
     if error.errno in {errno.EPERM, errno.EACCES}:
+        needed = "CAP_PERFMON" if probe.kind in _FOR_PERFMON else "CAP_SYS_ADMIN (CAP_PERFMON on older kernels)"
         return PermissionDenied(
-            f"{what}: attaching needs CAP_PERFMON or CAP_SYS_ADMIN ({error.strerror})",
+            f"{what}: attaching needs {needed}: {error.strerror}",
             hint="run it as root: sudo ebbflow …",
         )
     if error.errno == errno.ESRCH:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ebbflow.errors import DependencyError, EbbflowError, PermissionDenied, ProgramRefused
-from ebbflow.kernel.source import SourceText
+from ebbflow.kernel.source import EXTERN_TYPE, SourceText
 
 LOG_LINES = 6
 _PLACE = re.compile(r"^; (?P<text>.*) @ (?P<file>[^:]+):(?P<line>\d+)$")
@@ -17,6 +17,7 @@ _QUOTE = re.compile(r"^; (?P<text>.+)$")
 _VERIFIED = re.compile(r"^processed (\d+) insns")
 _NOT_ERRORS = re.compile(r"^(HINT:|processed \d+|bpf: |mark_precise|stack depth|verification time)")
 _DOCTOR = "run `ebbflow doctor` to see what this kernel allows"
+_OWNER_FIRST = "load the program that owns the shared table first, and close it last"
 # What the verifier says, and what usually helps. The first that is found counts.
 _CURES = (
     (r"map_value_or_null|_or_null'", "check the pointer for NULL before it is used: a lookup can find nothing"),
@@ -58,7 +59,8 @@ def refusal(source: SourceText, name: str, step: str, log: str, reason: str) -> 
     errors = [line for line in lines if "error:" in line]
     if errors:
         return ProgramRefused(
-            f"{name}: {step}: {' | '.join(errors[:LOG_LINES])}{_quoted(source, errors[0])}", hint=_DOCTOR
+            f"{name}: {step}: {' | '.join(errors[:LOG_LINES])}{_quoted(source, errors[0])}",
+            hint=_OWNER_FIRST if EXTERN_TYPE in log else _DOCTOR,
         )
     verified = any(_VERIFIED.match(line) for line in lines)
     if not verified and ("privileges" in reason or "Operation not permitted" in log + reason):

@@ -5,6 +5,12 @@ includes are put in place here, each header once. `#line` tells clang where ever
 information that the verifier's log quotes, name our files. Includes in angle brackets are left to clang.
 
 A quoted include inside an #ifdef is put in place whatever the condition says: keep them outside.
+
+Tables that programs of one process share are written as BCC has them: BPF_TABLE_PUBLIC in the owner, and in the others
+BPF_TABLE("extern", …). But BCC 0.26 finds them in a list of descriptor numbers that is never cleaned up: after the
+owner is closed and made anew, the number is somebody else's file. So both become tables like any other, and the loader
+puts the owner's map in the place of the others' (ebbflow/kernel/shared_tables.py). The function that EXTERN_TABLE makes
+is how the loader learns of the name; it is never loaded.
 """
 
 from __future__ import annotations
@@ -17,6 +23,13 @@ from pathlib import Path
 from ebbflow.errors import KernelError
 
 _INCLUDE = re.compile(r'[ \t]*#[ \t]*include[ \t]*"([^"]+)"')
+_PUBLIC = re.compile(r"\bBPF_TABLE_PUBLIC\b")
+_EXTERN = re.compile(r'\bBPF_TABLE[ \t]*\([ \t]*"extern"[ \t]*,')
+EXTERN_PREFIX, EXTERN_TYPE = "extern__", "EXTERN_TYPE_"
+_PREAMBLE = (
+    f"#define EXTERN_TABLE(key, value, name, entries) BPF_TABLE({EXTERN_TYPE}##name, key, value, name, entries); "
+    f"int {EXTERN_PREFIX}##name(void *ctx) {{ return 0; }}"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ def read_source(path: Path) -> SourceText:
         KernelError: the file, or a header, is not there.
     """
     files: dict[str, Path] = {}
-    text = "\n".join(_lines(path, files, path.parent))
+    text = "\n".join([_PREAMBLE, *_lines(path, files, path.parent)])
     return SourceText(f"{text}\n", files)
 
 
@@ -63,7 +76,7 @@ def _lines(path: Path, files: dict[str, Path], root: Path) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         include = _INCLUDE.match(line)
         if not include:
-            yield line
+            yield _EXTERN.sub("EXTERN_TABLE(", _PUBLIC.sub("BPF_TABLE", line))
             continue
         header = path.parent / include[1]
         if header not in files.values():
