@@ -56,11 +56,13 @@ class Binaries:
     Args:
         max_binaries, max_bytes: bounds; the file read last stays even when it alone is larger.
         troubles: where damaged files and tables are counted, by kind.
+        names: whether functions are read, too.
     """
 
-    def __init__(self, *, max_binaries: int, max_bytes: int, troubles: Counter[str]) -> None:
+    def __init__(self, *, max_binaries: int, max_bytes: int, troubles: Counter[str], names: bool = True) -> None:
         self._max_binaries, self._max_bytes = max_binaries, max_bytes
         self._troubles = troubles
+        self._names = names
         self._known: OrderedDict[Identity, Binary] = OrderedDict()
         self._tables: WeakValueDictionary[bytes, SymbolTable] = WeakValueDictionary()
 
@@ -81,7 +83,7 @@ class Binaries:
         if (known := self._known.get(file.identity)) is not None:
             self._known.move_to_end(file.identity)
             return known
-        binary = self._shared(read_binary(file, roots, self._troubles))
+        binary = self._shared(read_binary(file, roots, self._troubles, names=self._names))
         self._known[file.identity] = binary
         while len(self._known) > 1 and (len(self._known) > self._max_binaries or self.memory_bytes > self._max_bytes):
             self._known.popitem(last=False)
@@ -92,13 +94,15 @@ class Binaries:
         return replace(binary, table=table)
 
 
-def read_binary(source: Source, roots: Sequence[Path], troubles: Counter[str]) -> Binary:
-    """Everything about one file; what is damaged is counted in `troubles` and left out."""
+def read_binary(source: Source, roots: Sequence[Path], troubles: Counter[str], *, names: bool = True) -> Binary:
+    """Everything about one file, or all but its functions; what is damaged is counted in `troubles` and left out."""
     try:
         elf = parse_elf(source)
     except ElfInvalid:
         troubles["damaged_elf"] += 1
         return NOT_ELF
+    if not names:
+        return Binary(build_id=elf.build_id, segments=elf.segments, table=EMPTY)
     full = elf.symbols(SYMTAB) or _full_symbols_elsewhere(elf, roots, troubles)
     # .gnu_debugdata leaves out what .dynsym has; two full tables cost no more than their text.
     tables = [table for table in (full, elf.symbols(DYNSYM)) if table is not None]

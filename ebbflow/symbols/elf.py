@@ -10,6 +10,7 @@ whatever does not fit is `ElfInvalid`, or an empty answer where the rest of the 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ _MAX_HEADERS = 1 << 16
 _MAX_NOTES, _MAX_NOTES_BYTES = 64, 1 << 14
 _MAX_NAME_BYTES, _MAX_SECTION_NAME_BYTES = 1 << 14, 128
 _MAX_LOAD_SEGMENTS = 256
+_MAX_TAILS = 64  # names that end like the one looked for: the linker stores tails once
 
 _HEADER = {32: "<HHIIIIIHHHHHH", 64: "<HHIQQQIHHHHHH"}
 _Dtype = np.dtype[Any]
@@ -94,6 +96,13 @@ class RawSymbols:
 
     rows: Array
     names: bytes = field(repr=False)
+
+    def address_of(self, name: bytes) -> int:
+        """Virtual address of a function or variable that the file defines; 0 when it does not."""
+        found = islice(re.finditer(re.escape(name) + b"\\0", self.names), _MAX_TAILS)
+        offsets = [match.start() for match in found]
+        rows = self.rows[np.isin(self.rows["name"], offsets) & (self.rows["section"] != 0)]
+        return int(rows["value"][0]) if len(rows) else 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 
@@ -38,7 +37,6 @@ _SET_UP = re.compile(rb"\x48\x89\xe5|\x48\x8b\xec|\x48\x8d\x6c\x24")
 _SET_UP_WITHIN_BYTES = 64
 _FUNCTIONS_TRIED = 256
 _FEWEST_FUNCTIONS = 8
-_MAX_NAMES = 64  # of one exported function, as tails of others
 
 
 def find_stubs(elf: Elf) -> list[Stub]:
@@ -100,10 +98,10 @@ def _slots(elf: Elf, dynamic: RawSymbols) -> dict[int, bytes]:
 
 def _start_sites(elf: Elf, dynamic: RawSymbols) -> Iterator[Stub]:
     """Call sites of glibc, by the exported functions that they stand before."""
-    main, thread = _exported(dynamic, b"__libc_start_main"), _exported(dynamic, b"pthread_create")
+    main, thread = dynamic.address_of(b"__libc_start_main"), dynamic.address_of(b"pthread_create")
     if not main or not thread:
         return
-    goal = _exported(dynamic, b"exit")
+    goal = dynamic.address_of(b"exit")
     base = main - _CALL_MAIN_BEFORE_BYTES
     for match in _CALL_MAIN.finditer(elf.code_at(base, _CALL_MAIN_BEFORE_BYTES)):
         if base + match.end() + int.from_bytes(match[1], "little", signed=True) == goal:
@@ -111,10 +109,3 @@ def _start_sites(elf: Elf, dynamic: RawSymbols) -> Iterator[Stub]:
     base = thread - _CALL_ROUTINE_BEFORE_BYTES
     for match in _CALL_ROUTINE.finditer(elf.code_at(base, _CALL_ROUTINE_BEFORE_BYTES)):
         yield Stub(base + match.start(), 6, b"start_thread")
-
-
-def _exported(dynamic: RawSymbols, name: bytes) -> int:
-    """Virtual address of a function that the file defines; 0 when it does not."""
-    offsets = [match.start() for match in islice(re.finditer(re.escape(name) + b"\0", dynamic.names), _MAX_NAMES)]
-    rows = dynamic.rows[np.isin(dynamic.rows["name"], offsets) & (dynamic.rows["section"] != 0)]
-    return int(rows["value"][0]) if len(rows) else 0

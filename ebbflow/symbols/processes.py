@@ -102,28 +102,12 @@ class Process:
         return stat is not None and stat[1] == self.start_boottime_ns // _TICK_NS
 
     def _read_file(self, area: Area) -> Binary:
-        file = self._open_mapped(area)
+        file = open_mapped(self._folder, area) if not self.exited and self._is_same() else None
         if file is None:
             self._troubles["files_not_opened"] += 1
             return NOT_ELF
         with file:
             return self._binaries.read(file, (self._root, Path("/")))
-
-    def _open_mapped(self, area: Area) -> FileSource | None:
-        """The very file that is mapped, deleted or replaced though it may be; else what is at its path now.
-
-        map_files needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE. Without, of the deleted only the program itself (exe)
-        is within reach, and another file may have taken a path: then the inode number differs.
-        """
-        if self.exited or not self._is_same():
-            return None
-        if file := open_file(self._folder / "map_files" / f"{area.start:x}-{area.limit:x}"):
-            return file
-        file = open_file(self._folder / "exe") if area.deleted else open_in_root(self._root, area.path)
-        if file is not None and file.identity[1] != area.inode:
-            file.close()
-            return None
-        return file
 
     def _open_perf_map(self) -> FileSource | None:
         """The perf map, if it is a regular file of the process's user or of root that nobody else may write."""
@@ -136,6 +120,25 @@ class Process:
             file.close()
             self._troubles["perf_maps_refused"] += 1
         return None
+
+
+def open_mapped(folder: Path, area: Area) -> FileSource | None:
+    """The very file that is mapped, deleted or replaced though it may be; else what is at its path now.
+
+    Args:
+        folder: the process's /proc directory.
+        area: one that a file backs.
+
+    map_files needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE. Without, of the deleted only the program itself (exe) is
+    within reach, and another file may have taken a path: then the inode number differs.
+    """
+    if file := open_file(folder / "map_files" / f"{area.start:x}-{area.limit:x}"):
+        return file
+    file = open_file(folder / "exe") if area.deleted else open_in_root(folder / "root", area.path)
+    if file is not None and file.identity[1] != area.inode:
+        file.close()
+        return None
+    return file
 
 
 def _read(path: Path) -> bytes:

@@ -58,6 +58,7 @@ class Symbolizer:
     Args:
         proc: a /proc file system, of the pid namespace that the pids count in.
         max_processes, max_binaries, max_bytes: what is kept, the least recently used out first.
+        names: False: only mappings, build ids and addresses in files; no symbol table is read.
         refresh_s: least time between two reads of one process's mappings, or perf map; waits grow to `STALE_S` while
             nothing is new.
         now: monotonic seconds.
@@ -70,6 +71,7 @@ class Symbolizer:
         max_processes: int = 512,
         max_binaries: int = 256,
         max_bytes: int = 256 << 20,
+        names: bool = True,
         refresh_s: float = 1.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,7 +80,7 @@ class Symbolizer:
         self._troubles: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
-        self._binaries = Binaries(max_binaries=max_binaries, max_bytes=max_bytes, troubles=self._troubles)
+        self._binaries = Binaries(max_binaries=max_binaries, max_bytes=max_bytes, troubles=self._troubles, names=names)
         self._demangler = Demangler(self._troubles)
         self._kernel = Kernel(proc, now)
         self._processes: OrderedDict[int, UserFrames] = OrderedDict()
