@@ -48,7 +48,7 @@ class Aggregate:
         kind: as in the feature's header.
         payload: structured array of the kind's struct, shape (n,).
         pids, starts: uint32 and uint64, shape (n,): the upid of each; None when they are of no process.
-        tids, flags: shape (n,), where there are any.
+        tids, flags, comms: shape (n,), where there are any; a comm is the process's name of 16 bytes.
         tails: what follows each payload, where the kind's struct is only a head: n pieces of bytes.
     """
 
@@ -58,6 +58,7 @@ class Aggregate:
     starts: np.ndarray[Any, Any] | None = None
     tids: np.ndarray[Any, Any] | None = None
     flags: np.ndarray[Any, Any] | None = None
+    comms: np.ndarray[Any, Any] | None = None
     tails: Sequence[bytes] | None = None
 
     def payloads(self) -> list[bytes]:
@@ -120,6 +121,10 @@ class EventProducer(Producer):
         data = drained.data
         return [data[start:end] for start, end in zip(drained.starts.tolist(), drained.ends.tolist(), strict=True)]
 
+    def publish(self, rows: Rows, payloads: list[bytes]) -> None:
+        """Rows and their payloads that may leave: into the buckets."""
+        self.buckets.add(rows, payloads)
+
     def noticed(self, drained: Drained) -> None:
         """Valid rows, before they are released: for features that act on what they see."""
 
@@ -137,7 +142,7 @@ class EventProducer(Producer):
         drained = self._without_ours(drained)
         if len(drained.rows):
             self.noticed(drained)
-            self.buckets.add(drained.rows, self.release(drained))
+            self.publish(drained.rows, self.release(drained))
         return fill
 
     def _check(self, drained: Drained) -> Drained:
@@ -180,7 +185,7 @@ class EventProducer(Producer):
         keep = np.flatnonzero(~np.isin(rows["pid"], list(self.shared.watch.excluded)))
         if len(keep):
             self._aggregated += len(keep)
-            self.buckets.add(take(rows, keep), [payloads[index] for index in keep.tolist()])
+            self.publish(take(rows, keep), [payloads[index] for index in keep.tolist()])
 
     def _rows(self, aggregate: Aggregate, payloads: Sequence[bytes], now_ns: int) -> Rows:
         count = len(payloads)
@@ -191,7 +196,7 @@ class EventProducer(Producer):
         rows["kind"], rows["cpu"] = aggregate.kind, NO_CPU
         columns = {
             "pid": aggregate.pids, "start_boottime_ns": aggregate.starts, "tid": aggregate.tids,
-            "flags": aggregate.flags,
+            "flags": aggregate.flags, "comm": aggregate.comms,
         }  # fmt: skip
         for name, column in columns.items():
             if column is not None:
