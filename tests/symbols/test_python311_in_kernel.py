@@ -28,7 +28,7 @@ def run():
 print("ready", flush=True)
 run()
 """
-WALK = r"""
+WALK = rb"""
 struct row { u64 frames; u64 code[128]; };
 BPF_PERCPU_ARRAY(scratch, struct row, 1);
 BPF_QUEUE(rows, struct row, 2048);
@@ -79,7 +79,7 @@ def load():
         bpf = BPF(text=WALK, cflags=flags)
         loaded.append(bpf)
         bpf.attach_perf_event(
-            ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK, fn_name="sample", sample_freq=199
+            ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK, fn_name=b"sample", sample_freq=199
         )
         return bpf
 
@@ -95,7 +95,7 @@ def test_every_sample_leads_to_named_frames_from_the_module_on(load, started):
     bpf = load([f"-DWATCHED={process.pid}", f"-DRUNTIME={code.runtime.address}ULL", *offsets])
     rows, until = [], time.monotonic() + 60
     while len(rows) < SAMPLES and time.monotonic() < until:
-        rows += bpf["rows"].values()
+        rows += bpf[b"rows"].values()
         time.sleep(0.05)
     stacks = [[frame.function for frame in code.frames(list(row.code[: row.frames]))] for row in rows]
     assert len(stacks) >= SAMPLES
@@ -104,4 +104,4 @@ def test_every_sample_leads_to_named_frames_from_the_module_on(load, started):
         "<module>", "run", "most", "less", "most.<locals>.<genexpr>", "less.<locals>.<genexpr>",
     }  # fmt: skip
     assert sum("most" in stack for stack in stacks) > sum("less" in stack for stack in stacks)
-    assert bpf["misses"][0].value == 0
+    assert bpf[b"misses"][0].value == 0
