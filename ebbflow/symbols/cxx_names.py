@@ -28,22 +28,23 @@ _MEMORY_BYTES = 256 << 20
 # Run as `python -I -S -c`: libstdc++ is loaded with the caller's rights, then they are given up.
 _HELPER = f"""
 import ctypes, os, resource, sys
-free = ctypes.CDLL(None).free
-free.argtypes = [ctypes.c_void_p]
+libc = ctypes.CDLL(None)
+libc.free.argtypes = [ctypes.c_void_p]
 demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
 demangle.argtypes = [ctypes.c_char_p] + 3 * [ctypes.c_void_p]
 demangle.restype = ctypes.c_void_p
-ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
 try:
     os.setgroups([]), os.setresgid(*3 * [65534]), os.setresuid(*3 * [65534])
 except OSError:
-    pass  # not root: no rights to give up
+    pass  # not root
+libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())  # what root without setuid still has
 resource.setrlimit(resource.RLIMIT_AS, 2 * [{_MEMORY_BYTES}])
 resource.setrlimit(resource.RLIMIT_NOFILE, [0, 0])
 while line := sys.stdin.buffer.readline({MAX_NAME_BYTES} + 1):
     found = demangle(line[:-1], None, None, None)
     text = ctypes.string_at(found)[:{MAX_OUTPUT_BYTES}] if found else b""
-    free(found)
+    libc.free(found)
     os.write(1, text.replace(b"\\n", b" ") + b"\\n")
 """
 

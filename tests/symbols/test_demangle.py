@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -145,6 +146,16 @@ def test_a_helper_that_dies_is_counted_and_rests_before_the_next(cxx):
     assert (troubles["demangler_failed"], names._running()) == (1, None)
     clock[0] += 60
     assert names._running() is not None
+
+
+@needs_libstdcxx
+def test_the_helper_has_no_rights(cxx):
+    names, _ = cxx
+    names.demangle("_Z3foov")
+    status = Path(f"/proc/{names._helper.pid}/status").read_text()
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert (int(facts["CapEff"], 16), int(facts["CapPrm"], 16), facts["NoNewPrivs"]) == (0, 0, "1")
+    assert "0" not in facts["Uid"].split()
 
 
 def test_closing_ends_the_helper(cxx):
