@@ -21,18 +21,36 @@ def as_array(given: Any, dtype: np.dtype[Any], what: str) -> Array:
     Raises:
         MapMismatch: another struct, or numbers that the type cannot hold.
     """
-    if isinstance(given, np.ndarray | np.void | np.generic) and (dtype.names or given.dtype.names):
-        if given.dtype != dtype:
-            raise MapMismatch(f"{what}: {given.dtype} given for {dtype}")
-        return np.ascontiguousarray(np.atleast_1d(given))
+    array = given if isinstance(given, np.ndarray | np.generic) else _from_python(given, dtype, what)
+    array = np.atleast_1d(array)
+    if dtype.names or array.dtype.names:
+        if array.dtype != dtype:
+            raise MapMismatch(f"{what}: {array.dtype} given for {dtype}")
+        return np.ascontiguousarray(array)
     try:
-        array = np.atleast_1d(np.asarray(given, None if isinstance(given, np.ndarray) else dtype))
+        with np.errstate(invalid="ignore"):
+            converted = np.ascontiguousarray(array.astype(dtype))
     except (TypeError, ValueError, OverflowError) as error:
         raise MapMismatch(f"{what}: not {dtype}: {error}") from None
-    converted = np.ascontiguousarray(array.astype(dtype))
-    if array.dtype != dtype and not np.array_equal(converted, array):
+    if not np.array_equal(converted, array):
         raise MapMismatch(f"{what}: {array.dtype} given, and not every one fits {dtype}")
     return converted
+
+
+def _from_python(given: Any, dtype: np.dtype[Any], what: str) -> Array:
+    """Structs are tuples, or lists of them; of numbers numpy chooses the type, to be compared with."""
+    if dtype.names and not _is_of_tuples(given):
+        raise MapMismatch(f"{what}: a struct is given as a tuple")
+    try:
+        return np.asarray(given, dtype if dtype.names else None)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MapMismatch(f"{what}: not {dtype}: {error}") from None
+
+
+def _is_of_tuples(given: Any) -> bool:
+    if isinstance(given, list):
+        return all(_is_of_tuples(one) for one in given)
+    return isinstance(given, tuple | np.void)
 
 
 def stride_of(value_size: int) -> int:

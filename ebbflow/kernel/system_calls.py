@@ -22,6 +22,7 @@ _ATTRIBUTES = struct.Struct("=IIQQQQQIIQQ")
 class Command(IntEnum):
     """The first argument of bpf(2)."""
 
+    MAP_CREATE = 0
     PROG_GET_NEXT_ID = 11
     MAP_GET_NEXT_ID = 12
     PROG_GET_FD_BY_ID = 13
