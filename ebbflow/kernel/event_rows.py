@@ -175,7 +175,7 @@ def event_batch(value: bytes, layout: EventLayout) -> EventBatch:
         BatchInvalid: the record as a whole cannot be used.
     """
     batch = decode(value, layout.row)
-    _check_frames(batch.envelope)
+    _check_envelope(batch.envelope, len(batch.rows))
     starts, ends = batch.starts.astype(np.int64), batch.ends.astype(np.int64)
     clock_ns = batch.envelope.clock.monotonic_ns
     broken = rules(
@@ -193,7 +193,13 @@ def event_batch(value: bytes, layout: EventLayout) -> EventBatch:
     )
 
 
-def _check_frames(envelope: raw_pb2.RawBatch) -> None:
+def _check_envelope(envelope: raw_pb2.RawBatch, rows: int) -> None:
+    """What a batch that was cut off between two fields lacks, and references to nothing."""
+    told = sum(cpu.count for cpu in envelope.cpus)
+    if told != rows:
+        raise BatchInvalid(f"{rows} rows, but the CPUs' ranges tell of {told}")
+    if not envelope.HasField("clock"):
+        raise BatchInvalid("no clock point")
     processes, mappings = len(envelope.processes), len(envelope.mappings)
     for frame in envelope.frames:
         if frame.process > processes or frame.mapping > mappings:
