@@ -1,9 +1,9 @@
-"""What a credential is, by its name or by its looks, and how it is masked: in message heads and in command lines."""
+"""What a credential is, by its name or by its looks, and how it is masked in message heads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 # Parts of header and parameter names that announce a credential.
 SENSITIVE = (
@@ -20,12 +20,13 @@ _HINTS = (
     "x-amz-security",
 )  # fmt: skip
 # What is a credential by its looks.
-_ANYWHERE = re.compile(
+ANYWHERE = (
     rb"://([^/\s@]*)@"
     rb"|(?i:\b(?:bearer|basic|digest|negotiate))[ =]+([A-Za-z0-9._~+/=-]{8,})"
     rb"|(eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*)"
     rb"|\b((?:AKIA|ASIA)[A-Z0-9]{16})\b"
 )
+_ANYWHERE = re.compile(ANYWHERE)
 
 
 class Masker:
@@ -63,36 +64,3 @@ class Masker:
                 start, end = match.span(match.lastindex or 0)
                 out[start:end] = b"*" * (end - start)
         return bytes(out)
-
-
-_OPTION = re.compile(r"(-{0,2}[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
-_SENSITIVE_NAME = re.compile("|".join(re.escape(word) for word in SENSITIVE))
-
-
-def mask_arguments(argv: Sequence[str]) -> list[str]:
-    """A command line's words with credentials masked: `--token=…`, `--password …`, `PGPASSWORD=…`, URLs, bearers."""
-    masked: list[str] = []
-    secret_follows = False
-    for word in argv:
-        option = _OPTION.fullmatch(word)
-        name = option[1].lower().replace("-", "_") if option else ""
-        sensitive = bool(name and (_SENSITIVE_NAME.search(name) or _SENSITIVE_NAME.search(name.replace("_", "-"))))
-        if secret_follows and not word.startswith("-"):
-            masked.append("*" * len(word))
-            secret_follows = False
-        elif sensitive and option is not None and option[2] is not None:
-            masked.append(f"{option[1]}={'*' * len(option[2])}")
-        else:
-            secret_follows = sensitive and word.startswith("-")
-            masked.append(_mask_shapes(word))
-    return masked
-
-
-def _mask_shapes(word: str) -> str:
-    def star(match: re.Match[bytes]) -> bytes:
-        start, end = match.span(match.lastindex or 0)
-        whole = match[0]
-        offset = start - match.start()
-        return whole[:offset] + b"*" * (end - start) + whole[offset + end - start :]
-
-    return _ANYWHERE.sub(star, word.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
