@@ -9,7 +9,11 @@ Runtimes put the container's id into the cgroup path, each in its own way:
     ECS, Fargate /ecs/CLUSTER/TASK/ID                    /ecs/TASK/32 hex digits-NUMBER
     lxc          /lxc/NAME    /lxc.payload.NAME          systemd-nspawn: machine-NAME.scope, systemd-nspawn@NAME.service
 
-ID is 64 hex digits. Containers nest: the innermost one counts.
+ID is 64 hex digits. Containers nest: the innermost one counts. Rootless engines put the same names below
+user.slice/user-UID.slice/user@UID.service.
+
+Beside the container, a path can name the pod (Kubernetes writes its uid into the parent of its containers, with `_` for
+`-` where systemd makes the cgroups) and systemd's unit.
 """
 
 from __future__ import annotations
@@ -22,6 +26,21 @@ _HEX_ID = re.compile(r"(?P<prefix>|.*[-:.])(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _FARGATE_ID = re.compile(r"[0-9a-f]{32}-\d+")
 _LXC_NAME = re.compile(r"lxc\.payload\.(?P<name>.+)")
 _NSPAWN_NAME = re.compile(r"(?:systemd-nspawn@(?P<service>.+)\.service|machine-(?P<scope>.+)\.scope)")
+_POD = re.compile(
+    r"(?:.*-)?pod(?P<uid>[0-9a-f]{8}([-_])[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}|[0-9a-f]{32})"
+    r"(?:\.slice)?(?::.*)?"
+)
+# systemd.unit(5); names of its own cgroups below a unit (init.scope of a user's manager) are units, too.
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(?:service|scope|socket|mount|swap)")
+_SLICE = re.compile(r"[A-Za-z0-9:_.\\@-]+\.slice")
+_USER_MANAGER = re.compile(r"user@\d+\.service")
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+# What runtimes write before an id, or above it, and who they are.
+_RUNTIMES = {
+    "docker": "docker", "cri-containerd": "containerd", "nerdctl": "containerd", "containerd": "containerd",
+    "k8s.io": "containerd", "crio": "cri-o", "libpod": "podman", "libpod_parent": "podman", "buildkit": "buildkit",
+    "ecs": "ecs", "lxc": "lxc", "lxc.payload": "lxc",
+}  # fmt: skip
 _LXC_PARENTS = frozenset({"lxc", "lxc.payload"})
 SHORT_ID_LENGTH = 12
 
@@ -57,6 +76,69 @@ def container_id(path: str) -> str:
         if found := _component_id(parent, part):
             return found
     return ""
+
+
+def container_runtime(path: str) -> str:
+    """Who made the innermost container, as far as the path says so.
+
+    One of docker, containerd, cri-o, podman, buildkit, ecs, lxc, systemd-nspawn; empty where it does not (a bare id
+    below /kubepods) and where there is none.
+    """
+    parts = path.split("/")
+    for parent, part in zip(reversed(["", *parts[:-1]]), reversed(parts), strict=True):
+        if _component_id(parent, part):
+            return _runtime_of(parent, part)
+    return ""
+
+
+def _runtime_of(parent: str, part: str) -> str:
+    if _NSPAWN_NAME.fullmatch(part):
+        return "systemd-nspawn"
+    if _FARGATE_ID.fullmatch(part):
+        return "ecs"
+    match = _HEX_ID.fullmatch(part)
+    if not match:
+        return "lxc"
+    before = match["prefix"].rstrip("-:.")
+    return _RUNTIMES.get(re.split(r"[:/]", before)[-1] or parent, "")
+
+
+def pod_uid(path: str) -> str:
+    """Uid of the Kubernetes pod, as its API writes it; of a static pod the 32 hex digits of its hash; else empty."""
+    found = (match["uid"] for part in reversed(path.split("/")) if (match := _POD.fullmatch(part)))
+    return next(found, "").replace("_", "-")
+
+
+def systemd_unit(path: str) -> str:
+    """The systemd unit that a path is in, escapes resolved.
+
+    Of a user's own manager its units (`app-firefox-1.scope`), not user@1000.service; where there are slices only, the
+    innermost slice; empty outside of systemd's tree.
+    """
+    parts = [part for part in path.split("/") if part]
+    manager = next((index for index, part in enumerate(parts) if _USER_MANAGER.fullmatch(part)), -1)
+    below = _first_unit(parts[manager + 1 :])
+    unit = below or (parts[manager] if manager >= 0 else _last_slice(parts))
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), unit)
+
+
+def _first_unit(parts: list[str]) -> str:
+    """Slices come first, then the unit; what is below it is the unit's own affair."""
+    for part in parts:
+        if _UNIT.fullmatch(part):
+            return part
+        if not _SLICE.fullmatch(part):
+            return ""
+    return ""
+
+
+def _last_slice(parts: list[str]) -> str:
+    slices = ""
+    for part in parts:
+        if not _SLICE.fullmatch(part):
+            break
+        slices = part
+    return slices
 
 
 def short_id(container: str) -> str:

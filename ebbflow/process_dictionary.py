@@ -7,19 +7,24 @@ has learned of it (`learn`). One dictionary serves all features of a producer.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
+from ebbflow.containers import container_runtime, pod_uid, systemd_unit
 from ebbflow.identity import Processes, ProcessInfo
 from ebbflow.redaction import mask_arguments
 from ebbflow.v1 import raw_pb2
 
 # A program may replace itself (exec): what is known of it is read again when it is asked for after this time.
 _FRESH_S = 2.0
+# Rows of a process that has ended may still be on their way into batches for this long.
+_ENDED_S = 60.0
 _COMMAND_LINE_CHARACTERS = 4096
 Upid = tuple[int, int]
 
@@ -52,6 +57,7 @@ class ProcessDictionary:
         self._now_s = now_s
         self._most = most
         self._known: dict[Upid, _Known] = {}
+        self._ended: deque[tuple[float, Upid]] = deque()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -74,11 +80,22 @@ class ProcessDictionary:
         return process
 
     def learn(self, process: raw_pb2.Process) -> None:
-        """Take a feature's word for a process, as that of an exec: it may end before /proc can be read."""
-        self._remember((process.pid, process.start_boottime_ns), process)
+        """Take a feature's word for a process, as that of an exec; /proc, while it is there, knows more."""
+        self._remember((process.pid, process.start_boottime_ns), process, -_FRESH_S)
 
-    def _remember(self, upid: Upid, process: raw_pb2.Process) -> None:
-        self._known[upid] = _Known(process, self._now_s())
+    def ended(self, pid: int, start_boottime_ns: int, comm: bytes) -> None:
+        """Never look for it in /proc again, where its pid may be another's; forget it when its rows must have gone."""
+        upid = (pid, start_boottime_ns)
+        known = self._known.get(upid)
+        process = known.process if known is not None else bare_process(pid, start_boottime_ns, comm)
+        self._remember(upid, process, math.inf)
+        now_s = self._now_s()
+        self._ended.append((now_s, upid))
+        while self._ended[0][0] < now_s - _ENDED_S:
+            self._known.pop(self._ended.popleft()[1], None)
+
+    def _remember(self, upid: Upid, process: raw_pb2.Process, read_s: float | None = None) -> None:
+        self._known[upid] = _Known(process, self._now_s() if read_s is None else read_s)
         if len(self._known) > self._most:
             del self._known[next(iter(self._known))]
 
@@ -114,8 +131,23 @@ def process_of(info: ProcessInfo, start_boottime_ns: int) -> raw_pb2.Process:
         container_id=info.container_id,
         service_name=info.service.name,
         service_name_source=cast("raw_pb2.ServiceNameSource", int(info.service.source)),
-        command_line=" ".join(mask_arguments(info.argv))[:_COMMAND_LINE_CHARACTERS],
+        command_line=command_line_of(mask_arguments(info.argv)),
+        **placed(info.cgroups.path),
     )
+
+
+def command_line_of(masked: Sequence[str]) -> str:
+    """Words, masked already, as the dictionaries hold them."""
+    return " ".join(masked)[:_COMMAND_LINE_CHARACTERS]
+
+
+def placed(cgroup: str) -> dict[str, str]:
+    """The fields of an entry that say what a cgroup's path says beside the container's id."""
+    return {
+        "container_runtime": container_runtime(cgroup),
+        "pod_uid": pod_uid(cgroup),
+        "systemd_unit": systemd_unit(cgroup),
+    }
 
 
 def bare_process(pid: int, start_boottime_ns: int, comm: bytes) -> raw_pb2.Process:

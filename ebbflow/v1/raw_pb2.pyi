@@ -191,7 +191,7 @@ class Loss(_message.Message):
     def __init__(self, stage: _Optional[_Union[Loss.Stage, str]] = ..., cpu: _Optional[int] = ..., events: _Optional[int] = ...) -> None: ...
 
 class Process(_message.Message):
-    __slots__ = ("pid", "start_boottime_ns", "comm", "exe", "cgroup", "container_id", "service_name", "service_name_source", "command_line")
+    __slots__ = ("pid", "start_boottime_ns", "comm", "exe", "cgroup", "container_id", "service_name", "service_name_source", "command_line", "container_runtime", "pod_uid", "systemd_unit")
     PID_FIELD_NUMBER: _ClassVar[int]
     START_BOOTTIME_NS_FIELD_NUMBER: _ClassVar[int]
     COMM_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,9 @@ class Process(_message.Message):
     SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICE_NAME_SOURCE_FIELD_NUMBER: _ClassVar[int]
     COMMAND_LINE_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    POD_UID_FIELD_NUMBER: _ClassVar[int]
+    SYSTEMD_UNIT_FIELD_NUMBER: _ClassVar[int]
     pid: int
     start_boottime_ns: int
     comm: str
@@ -210,7 +213,10 @@ class Process(_message.Message):
     service_name: str
     service_name_source: ServiceNameSource
     command_line: str
-    def __init__(self, pid: _Optional[int] = ..., start_boottime_ns: _Optional[int] = ..., comm: _Optional[str] = ..., exe: _Optional[str] = ..., cgroup: _Optional[str] = ..., container_id: _Optional[str] = ..., service_name: _Optional[str] = ..., service_name_source: _Optional[_Union[ServiceNameSource, str]] = ..., command_line: _Optional[str] = ...) -> None: ...
+    container_runtime: str
+    pod_uid: str
+    systemd_unit: str
+    def __init__(self, pid: _Optional[int] = ..., start_boottime_ns: _Optional[int] = ..., comm: _Optional[str] = ..., exe: _Optional[str] = ..., cgroup: _Optional[str] = ..., container_id: _Optional[str] = ..., service_name: _Optional[str] = ..., service_name_source: _Optional[_Union[ServiceNameSource, str]] = ..., command_line: _Optional[str] = ..., container_runtime: _Optional[str] = ..., pod_uid: _Optional[str] = ..., systemd_unit: _Optional[str] = ...) -> None: ...
 
 class Connection(_message.Message):
     __slots__ = ("generation", "process", "fd", "family", "socket_type", "local_address", "local_port", "remote_address", "remote_port", "unix_path", "role", "origin", "inode")
