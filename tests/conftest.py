@@ -55,7 +55,9 @@ def lacks_docker() -> str:
 
 
 def lacks_vm() -> str:
-    return "" if shutil.which("qemu-system-x86_64") else "qemu-system-x86_64"
+    if shutil.which("qemu-system-x86_64") is None:
+        return "qemu-system-x86_64"
+    return "" if any((CHECKOUT / ".cache/vm").glob("*/vmlinuz")) else "a kernel to boot (scripts/setup vm)"
 
 
 TIERS: dict[str, Callable[[], str]] = {
