@@ -34,6 +34,7 @@ NETWORK_TRANSPORT = "network.transport"
 NETWORK_TYPE = "network.type"
 
 SERVICE_NAME = "service.name"
+SERVICE_INSTANCE_ID = "service.instance.id"
 HOST_ID = "host.id"
 HOST_NAME = "host.name"
 OS_TYPE = "os.type"
