@@ -401,7 +401,14 @@ static inline void note_gone(void)
 
 TRACEPOINT_PROBE(sched, sched_process_exec)
 {
+	struct event *event;
+
+	if (!watched(bpf_get_current_pid_tgid() >> 32))
+		return 0;
 	note_gone();
+	event = event_begin(0, MEMORY_REPLACED);
+	if (event)
+		event_emit(event, 0);
 	return 0;
 }
 

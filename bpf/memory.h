@@ -7,11 +7,13 @@
 #define EBBFLOW_MEMORY_H
 
 enum memory_kind {
-	MEMORY_STACK = 1,  /* aggregate: what one stack has allocated and freed; since the process is watched */
-	MEMORY_CALLS = 2,  /* aggregate of an interval: calls of one function */
-	MEMORY_FAULTS = 3, /* aggregate of an interval: page faults of a process */
-	MEMORY_RSS = 4,    /* aggregate of an interval: resident memory of a process, where it changed */
-	MEMORY_OOM = 5,    /* the kernel chose a victim; the row is about the victim */
+	MEMORY_STACK = 1,    /* aggregate: what one stack has allocated and freed; since the process is watched */
+	MEMORY_CALLS = 2,    /* aggregate of an interval: calls of one function */
+	MEMORY_FAULTS = 3,   /* aggregate of an interval: page faults of a process */
+	MEMORY_RSS = 4,      /* aggregate of an interval: resident memory of a process, where it changed */
+	MEMORY_OOM = 5,      /* the kernel chose a victim; the row is about the victim */
+	MEMORY_REPLACED = 6, /* the process began another program: what it had allocated is gone */
+	MEMORY_FOLLOWED = 7, /* allocations of the process are followed from now on */
 };
 
 enum memory_function {
@@ -31,9 +33,13 @@ struct memory_stack_head {
 	__u64 freed_bytes;
 	__u64 freed;
 	__u32 sampling;
-	__u16 frames; /* addresses that follow */
-	__u8 lost;    /* 1: the stack could not be kept, there are no addresses */
-	__u8 reserved;
+	__u32 frames; /* addresses that follow; see bpf/stack.h */
+};
+
+/* After it: u64 addresses, one in each file that the process executes from: the batch says which files these are. */
+struct memory_followed_head {
+	__u32 probes;
+	__u32 frames; /* addresses that follow */
 };
 
 struct memory_calls {

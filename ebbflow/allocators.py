@@ -1,22 +1,21 @@
 """Which functions of which files give memory to a process.
 
 A process's allocator is its C library, or a library that is put before it (jemalloc, tcmalloc, mimalloc), or part of
-the executable itself when that is linked statically. All that a process maps are probed; a call inside another one is
-counted once.
+the executable itself when that is linked statically. All of these that a process maps are probed; a call inside another
+one is counted once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebbflow.symbols.mappings import Area, Backing
+from ebbflow.kernel.libraries import MappedFile
 
 # glibc, musl, and what is made to take their place.
 _LIBRARIES = re.compile(r"(libc[.-].*so|ld-musl-|libc\.musl-|libjemalloc|libtcmalloc|libmimalloc|libtbbmalloc)")
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +43,12 @@ HOOKS = (
 REQUIRED = frozenset({"malloc", "free"})
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file that may hold an allocator.
-
-    Attributes:
-        place: what it is, whatever its name: device and inode.
-        path: as the process sees it.
-        start, limit: of one mapping of it, by which it can be opened when the path is gone.
-    """
-
-    place: Place
-    path: str
-    start: int
-    limit: int
-
-    def files(self, proc: Path, pid: int) -> Iterator[Path]:
-        """Where to open it, best first: its path as the process sees it, or the mapping itself."""
-        yield proc / str(pid) / "root" / self.path.lstrip("/")
-        yield proc / str(pid) / "map_files" / f"{self.start:x}-{self.limit:x}"
-
-
-def candidates(areas: Iterable[Area], executable: str) -> list[Candidate]:
-    """Files among a process's executable mappings that may hold an allocator, each once.
+def candidates(files: Iterable[MappedFile], executable: str) -> list[MappedFile]:
+    """Those of a process's files that may hold an allocator.
 
     `executable` is the path of the program itself, which may have one built in.
     """
-    found = {
-        (area.device, area.inode): Candidate((area.device, area.inode), area.path, area.start, area.limit)
-        for area in areas
-        if area.backing is Backing.FILE and (area.path == executable or _LIBRARIES.match(Path(area.path).name))
-    }
-    return list(found.values())
+    return [file for file in files if file.path == executable or _LIBRARIES.match(Path(file.path).name)]
 
 
 def hooks_of(functions: Iterable[str]) -> list[Hook]:

@@ -11,10 +11,14 @@ class Section(BaseModel):
 
 class TcpConfig(Section):
     max_connections: int = Field(65536, ge=64, description="connections tracked in the kernel")
+    max_processes: int = Field(4096, ge=16, description="processes with connections in one interval")
+    states: bool = Field(False, description="a row for every change of a connection's state")
 
 
 class ProcessConfig(Section):
     arguments_bytes: int = Field(1024, ge=0, le=4096, description="bytes of a command's arguments that are kept")
+    threads: bool = Field(False, description="tell of every thread, too; otherwise they are counted")
+    max_processes: int = Field(65536, ge=64, description="watched processes followed in the kernel")
 
 
 class SyscallsConfig(Section):
@@ -43,7 +47,8 @@ class CpuConfig(Section):
     off_cpu: bool = Field(True, description="where threads wait, and how long they wait for a CPU")
     off_cpu_min_s: float = Field(0.001, ge=0, description="shorter waits are summed up without their stack")
     symbols: bool = Field(True, description="turn addresses into function names")
-    max_stacks: int = Field(16384, ge=64, description="distinct stacks held in the kernel in one interval")
+    max_stacks: int = Field(4096, ge=64, description="distinct off-CPU stacks held in the kernel in one interval")
+    max_threads: int = Field(16384, ge=64, description="watched threads whose waits are followed")
 
 
 class MemoryConfig(Section):

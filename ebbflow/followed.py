@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from ebbflow.allocators import Candidate, Place, candidates, hooks_of
-from ebbflow.errors import EbbflowError, KernelError, ProbeNotFound
+from ebbflow.allocators import candidates, hooks_of
+from ebbflow.errors import EbbflowError
 from ebbflow.kernel.elf import Elf
+from ebbflow.kernel.libraries import Binary, executable_of, locate, mapped_files
 from ebbflow.kernel.probes import Probe, Probes
-from ebbflow.symbols.mappings import read_areas
+from ebbflow.telemetry import logger
+
+_HINT = "it may have ended; or another tool holds probes there in its own way: see `dmesg`, `ebbflow probes`"
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A process that is followed.
+
+    Attributes:
+        probes: how many are attached in it.
+        addresses: one in each file that it executes from.
+    """
+
+    probes: int
+    addresses: tuple[int, ...]
 
 
 class Followed:
@@ -26,16 +45,15 @@ class Followed:
         self._probes = probes
         self._most = most
         self._proc = proc
-        self._held: dict[int, dict[Place, list[Probe]]] = {}
-        # Files that are no allocators, or cannot be probed: not tried again in that process.
-        self._useless: dict[int, set[Place]] = {}
-        self.beyond: set[int] = set()
+        # What is probed in each process; a file that is no allocator, or cannot be probed, has no probes.
+        self._held: dict[int, dict[Binary, list[Probe]]] = {}
+        # Processes that are watched and not followed: too many, or no probe can be attached.
+        self.unfollowed: set[int] = set()
+        # Begun since somebody took them from here.
+        self.fresh: dict[int, Begun] = {}
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def __contains__(self, pid: int) -> bool:
-        return bool(self._held.get(pid))
 
     def refresh(self, pids: Iterable[int]) -> None:
         """Follow these processes and no others; files that they have mapped since are probed, too."""
@@ -46,55 +64,44 @@ class Followed:
             if pid in self._held or len(self._held) < self._most:
                 self._look(pid)
             else:
-                self.beyond.add(pid)
+                self.unfollowed.add(pid)
 
     def forget(self, pid: int) -> None:
         """A process ended, or began another program."""
         for probes in self._held.pop(pid, {}).values():
-            for probe in probes:
-                self._probes.detach(probe)
-        self._useless.pop(pid, None)
+            self._detach(probes)
+        self.fresh.pop(pid, None)
 
     def _look(self, pid: int) -> None:
-        areas = read_areas(self._proc / str(pid))
-        if areas is None:
+        try:
+            executable = executable_of(pid, self._proc).name
+        except EbbflowError:
             return
-        held, useless = self._held.setdefault(pid, {}), self._useless.setdefault(pid, set())
-        for candidate in candidates(areas, self._executable(pid)):
-            if candidate.place not in held and candidate.place not in useless:
-                probes = self._attach(pid, candidate)
-                if probes:
-                    held[candidate.place] = probes
-                else:
-                    useless.add(candidate.place)
+        held, files = self._held.setdefault(pid, {}), mapped_files(pid, self._proc)
+        found = [locate(pid, file, self._proc) for file in candidates(files, executable)]
+        for binary in found:
+            if binary is not None and binary not in held:
+                held[binary] = self._attach(pid, binary.path)
+                addresses = tuple(int(file.range.partition("-")[0], 16) for file in files)
+                self.fresh[pid] = Begun(sum(map(len, held.values())), addresses)
 
-    def _executable(self, pid: int) -> str:
-        with suppress(OSError):
-            return str((self._proc / str(pid) / "exe").readlink()).removesuffix(" (deleted)")
-        return ""
-
-    def _attach(self, pid: int, candidate: Candidate) -> list[Probe]:
-        for path in candidate.files(self._proc, pid):
-            with suppress(EbbflowError, OSError):
-                return self._attach_all(pid, path)
-        return []
-
-    def _attach_all(self, pid: int, path: Path) -> list[Probe]:
-        """All or none.
-
-        Raises:
-            EbbflowError, OSError: the file cannot be read, or not probed.
-        """
+    def _attach(self, pid: int, path: Path) -> list[Probe]:
+        """All hooks of a file, or none where one cannot be attached."""
         attached: list[Probe] = []
         try:
             for hook in hooks_of(Elf(path).functions()):
                 # The return first: whoever is followed at its entry is seen to the end.
                 if hook.leave:
                     attached.append(self._probes.attach_uretprobe(path, hook.symbol, hook.leave, pid=pid))
-                with suppress(ProbeNotFound):
-                    attached.append(self._probes.attach_uprobe(path, hook.symbol, hook.entry, pid=pid))
-        except (KernelError, OSError):
-            for probe in attached:
-                self._probes.detach(probe)
-            raise
+                attached.append(self._probes.attach_uprobe(path, hook.symbol, hook.entry, pid=pid))
+        except (EbbflowError, OSError) as error:
+            self._detach(attached)
+            self.unfollowed.add(pid)
+            log.warning("allocations are not followed", pid=pid, file=str(path), error=str(error), hint=_HINT)
+            return []
         return attached
+
+    def _detach(self, probes: Iterable[Probe]) -> None:
+        for probe in probes:
+            with suppress(OSError):
+                self._probes.detach(probe)

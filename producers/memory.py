@@ -14,16 +14,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebbflow.batching import Dictionary
 from ebbflow.capture import Shared
 from ebbflow.config import Config
-from ebbflow.event_producer import Aggregate, EventProducer
+from ebbflow.event_producer import Aggregate
 from ebbflow.followed import Followed
-from ebbflow.frames import FrameDictionary
+from ebbflow.frames import LOST
 from ebbflow.kernel.loader import tracepoint_has
 from ebbflow.kernel.maps import Map, Swapped, reduce_cpus
 from ebbflow.kernel.stacks import StackTraces
-from ebbflow.symbols import Symbolizer
+from ebbflow.stack_producer import StackProducer
 
 _UPID = np.dtype([("start", "<u8"), ("pid", "<u4"), ("pad", "<u4")])
 _STACK_KEY = np.dtype([("process", _UPID), ("caller", "<u8"), ("stack", "<i4"), ("pad", "<u4")])
@@ -41,21 +40,18 @@ _KIB = 1024
 _STACKS_FULL = 0.5
 
 
-class MemoryProducer(EventProducer):
+class MemoryProducer(StackProducer):
     """See the module's docstring."""
 
     name: ClassVar[str] = "memory"
+    replaced: ClassVar[str] = "replaced"
     # Uprobes in processes that start later.
-    capabilities: ClassVar[frozenset[str]] = frozenset({"CAP_SYS_ADMIN"})
+    capabilities: ClassVar[frozenset[str]] = StackProducer.capabilities | {"SYS_ADMIN"}
 
     def __init__(self, config: Config, shared: Shared) -> None:
-        self._symbolizer = Symbolizer()
         super().__init__(config, shared)
         self._told_stacks: dict[bytes, bytes] = {}
         self._told_rss: dict[bytes, bytes] = {}
-
-    def dictionary(self) -> Dictionary:
-        return FrameDictionary(self.shared.processes, self._symbolizer, self.layout)
 
     def definitions(self) -> Mapping[str, int]:
         memory = self.config.memory
@@ -90,17 +86,31 @@ class MemoryProducer(EventProducer):
             self._bury(gone)
         if not self._detached:
             self._followed.refresh(self._pids())
+        if self._followed.fresh:
+            self.aggregate()
         super().housekeeping()
 
     def aggregates(self, since_ns: int, now_ns: int) -> Iterator[Aggregate]:
         del since_ns, now_ns
-        yield self._called()
+        keys, values = self._calls.take()
+        yield self._following(keys["process"])
+        yield self._called(keys, values)
         yield self._faulted()
         yield self._resided()
         yield self._stacked()
 
-    def _called(self) -> Aggregate:
-        keys, values = self._calls.take()
+    def _following(self, upids: np.ndarray[Any, Any]) -> Aggregate:
+        """Of processes that allocate for the first time: what they execute from is looked at while they live."""
+        upids = np.unique(upids)
+        upids = upids[np.isin(upids["pid"], list(self._followed.fresh))]
+        begun = [self._followed.fresh.pop(pid) for pid in upids["pid"].tolist()]
+        payload = np.zeros(len(begun), self.layout.payload("followed"))
+        payload["probes"] = [one.probes for one in begun]
+        payload["frames"] = [len(one.addresses) for one in begun]
+        aggregate = self._aggregate_of("followed", upids, payload)
+        return replace(aggregate, tails=[np.array(one.addresses, np.uint64).tobytes() for one in begun])
+
+    def _called(self, keys: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> Aggregate:
         totals = reduce_cpus(values)
         payload = np.zeros(len(keys), self.layout.payload("calls"))
         for name in _CALLS_TOTAL.names or ():
@@ -147,9 +157,8 @@ class MemoryProducer(EventProducer):
             payload[name] = values[name]
         payload["sampling"] = self.config.memory.sampling
         payload["frames"] = [len(tail) // 8 for tail in tails]
-        payload["lost"] = [not tail for tail in tails]
         aggregate = self._aggregate_of("stack", keys["process"], payload)
-        return replace(aggregate, tails=tails)
+        return replace(aggregate, tails=tails, flags=np.array([0 if tail else LOST for tail in tails], np.uint16))
 
     @staticmethod
     def _changed(told: dict[bytes, bytes], keys: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> list[int]:
@@ -186,10 +195,10 @@ class MemoryProducer(EventProducer):
     def _forget_stacks(self, used: np.ndarray[Any, Any]) -> None:
         """Make room for new stacks when there is little left."""
         if self._stacks.usage() > _STACKS_FULL:
-            self._stacks.forget(np.setdiff1d(self._stacks.ids(), used))
+            self._stacks.forget(np.setdiff1d(np.arange(self.config.memory.max_stacks), used))
 
     def blind_spots(self) -> dict[str, int]:
-        return super().blind_spots() | {"unfollowed_processes": len(self._followed.beyond)}
+        return super().blind_spots() | {"unfollowed_processes": len(self._followed.unfollowed)}
 
     def map_usage(self) -> dict[str, float]:
         return super().map_usage() | {
