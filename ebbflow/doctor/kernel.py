@@ -45,7 +45,7 @@ def btf(path: Path = VMLINUX) -> Check:
     """BTF is there, and every struct member that programs read is in it."""
     try:
         types = Btf.load(path)
-        offsets = offset_flags(types)
+        offsets = offset_flags(types, {})
     except EbbflowError as error:
         return fail("btf", str(error), needed=True, hint=error.hint)
     count = len(types.starts) - 1

@@ -62,8 +62,8 @@ class Elf:
         try:
             self._bytes = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            names = [str(other) for other in path.parent.glob("*")]
-            raise ProbeNotFound(f"no file {path}", hint=nearby(str(path), names)) from None
+            names = [other.name for other in path.parent.glob("*")]
+            raise ProbeNotFound(f"no file {path}", hint=nearby(path.name, names)) from None
         except OSError as error:
             raise KernelError(f"{path}: {error.strerror}", hint="run it as root: sudo ebbflow …") from None
         if self._bytes[:6] != b"\x7fELF\x02\x01" or len(self._bytes) < _HEADER.size:

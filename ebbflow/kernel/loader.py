@@ -20,6 +20,8 @@ from ebbflow.errors import DependencyError, KernelError, PermissionDenied, Probe
 from ebbflow.kernel import shared_tables
 from ebbflow.kernel.attach_points import nearby
 from ebbflow.kernel.capabilities import read_capabilities, require_for_loading
+from ebbflow.kernel.compile_key import compile_key, machine_key
+from ebbflow.kernel.objects import LoadedMap, LoadedProgram, fields_of, map_of, program_of
 from ebbflow.kernel.probes import Probes, UsdtProbe
 from ebbflow.kernel.refusal import refusal
 from ebbflow.kernel.source import EXTERN_PREFIX, SourceText, read_source
@@ -199,6 +201,19 @@ class Program:
     def attach_raw_tracepoint(self, tracepoint: str, function: str) -> None:
         self.probes.attach_raw_tracepoint(tracepoint, function)
 
+    @property
+    def key(self) -> str:
+        """What the compiled code depends on; see ebbflow/kernel/compile_key.py."""
+        return compile_key(self._text.text, self._flags, machine_key(self._bcc))
+
+    def programs(self) -> list[LoadedProgram]:
+        """The functions that are loaded, with how often and how long they ran while the kernel counted."""
+        return [program_of(fields_of(function.fd)) for function in self._bpf.funcs.values()]
+
+    def maps(self) -> list[LoadedMap]:
+        """All maps, shared ones too, with what they take."""
+        return [map_of(fields_of(fd)) for fd in self._tables().values()]
+
     def set_tail(self, table: str, index: int, function: str, kind: ProgramType = ProgramType.RAW_TRACEPOINT) -> None:
         """Make `function` the target of tail calls to `index` of a program array; of the caller's type."""
         self._bpf[table.encode()][ctypes.c_int(index)] = ctypes.c_int(self.load(function, kind))
@@ -209,12 +224,7 @@ class Program:
 
     def recursion_misses(self) -> int:
         """Times a function of this program was skipped because one already ran on that CPU."""
-        misses = 0
-        for function in self._bpf.funcs.values():
-            for line in Path(f"/proc/self/fdinfo/{function.fd}").read_text("ascii").splitlines():
-                if line.startswith("recursion_misses:"):
-                    misses += int(line.split()[1])
-        return misses
+        return sum(program.recursion_misses for program in self.programs())
 
     def detach(self) -> None:
         """Take every function off its hook; maps can still be read."""

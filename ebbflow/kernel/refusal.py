@@ -6,6 +6,8 @@ instructions of a line; the last one before its verdict is where the program was
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 from ebbflow.errors import DependencyError, EbbflowError, PermissionDenied, ProgramRefused
@@ -65,6 +67,8 @@ def refusal(source: SourceText, name: str, step: str, log: str, reason: str) -> 
     verified = any(_VERIFIED.match(line) for line in lines)
     if not verified and ("privileges" in reason or "Operation not permitted" in log + reason):
         return not_permitted(name, step)
+    if os.strerror(errno.E2BIG) in reason:  # then BCC keeps the log to itself
+        lines.append("the program is too large: the verifier gave up after 1,000,000 instructions")
     return ProgramRefused(f"{name}: {step}: {_verdict(source, lines, reason)}", hint=_cure(lines))
 
 

@@ -4,6 +4,9 @@ BCC turns map calls (`map.lookup(…)`) into C in its main file only: in an incl
 includes are put in place here, each header once. `#line` tells clang where every line came from: errors, and the line
 information that the verifier's log quotes, name our files. Includes in angle brackets are left to clang.
 
+BCC puts attributes, each on a line of its own, before functions: so a function's body is counted anew from its brace, if
+that stands at the start of a line, as clang-format puts it.
+
 A quoted include inside an #ifdef is put in place whatever the condition says: keep them outside.
 
 Tables that programs of one process share are written as BCC has them: BPF_TABLE_PUBLIC in the owner, and in the others
@@ -77,6 +80,8 @@ def _lines(path: Path, files: dict[str, Path], root: Path) -> Iterator[str]:
         include = _INCLUDE.match(line)
         if not include:
             yield _EXTERN.sub("EXTERN_TABLE(", _PUBLIC.sub("BPF_TABLE", line))
+            if line == "{":
+                yield f'#line {number + 1} "{name}"'
             continue
         header = path.parent / include[1]
         if header not in files.values():

@@ -98,3 +98,9 @@ def test_refusal_without_a_verdict_is_of_rights():
 def test_refusal_of_an_extern_table_without_an_owner_says_the_order():
     log = "w.h:6:1: error: expected ')'\nnote: expanded from macro EXTERN_TYPE_shared\n"
     assert "owns the shared table first" in refusal(NOTHING, "x.c", "compile", log, "").hint
+
+
+def test_refusal_for_size_comes_without_a_log_and_says_so():
+    error = refusal(NOTHING, "x.c", "load", "", "Failed to load BPF program b'on': Argument list too long")
+    assert "too large: the verifier gave up after 1,000,000 instructions" in str(error)
+    assert "tail calls" in error.hint

@@ -18,6 +18,13 @@ def test_source_has_headers_in_place_once_and_names_every_line(tmp_path):
     assert [source.line("b.h", 9), source.line("b.h", 0), source.line("c.h", 1)] == ["", "", ""]
 
 
+def test_source_counts_bodies_of_functions_from_their_brace(tmp_path):
+    (tmp_path / "main.c").write_text("int f(void)\n{\n\tif (1) {\n\t}\n}\n")
+    assert read_source(tmp_path / "main.c").text.splitlines()[2:] == [
+        "int f(void)", "{", '#line 3 "main.c"', "\tif (1) {", "\t}", "}",
+    ]  # fmt: skip
+
+
 def test_source_tables_of_other_programs_are_left_to_the_loader(tmp_path):
     (tmp_path / "main.c").write_text(
         'BPF_TABLE_PUBLIC("hash", u32, u32, ours, 64);\nBPF_TABLE( "extern", u32, u32, theirs, 64);\n'
