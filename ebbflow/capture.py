@@ -37,17 +37,17 @@ class Shared:
             raise ConfigError(
                 "nothing to watch", hint="set capture.targets, or pass --pid, --exe, --cgroup, --port or --all"
             )
-        self._host = read_host()
-        self._run_id = time.time_ns()
+        self.host = read_host()
+        self.run_id = time.time_ns()
         self._excluded_ports = excluded_ports(config)
         self._proc = Processes()
         self.processes = ProcessDictionary(self._proc, self.exclude)
-        self.source = f"{self._host.host_id}/{self._run_id}"
+        self.source = f"{self.host.host_id}/{self.run_id}"
         self.btf = Btf.load()
 
     def origin(self, feature: str) -> Origin:
         """What the batches of a feature say of where they come from."""
-        return Origin(feature, self._host.host_id, self._host.host_name, self._host.boot_id, self._run_id)
+        return Origin(feature, self.host.host_id, self.host.host_name, self.host.boot_id, self.run_id)
 
     def definitions(self, offsets: Members | None = None) -> dict[str, int]:
         """The -D flags that every program gets, with a feature's own struct offsets.

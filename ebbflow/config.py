@@ -103,6 +103,7 @@ class ProducerConfig(Section):
     niceness: int = Field(
         10, ge=0, le=19, description="scheduling niceness of the producer: what it watches goes first; the ring waits"
     )
+    report_s: float = Field(10.0, ge=0, description="its own metrics go to otlp_metrics this often; 0: never")
     buffer_bytes: int = Field(256 << 20, ge=1 << 20, description="kept while Kafka is away; then the oldest is dropped")
 
 

@@ -28,6 +28,7 @@ from ebbflow.kernel.capabilities import KEPT_FOR_DRAINING, drop_all_but
 from ebbflow.ledger import Entry
 from ebbflow.producer_metrics import ProducerMetrics
 from ebbflow.publisher import Item, Publisher
+from ebbflow.self_report import SelfReport
 from ebbflow.telemetry import Health, logger
 from ebbflow.topics import raw_topic
 
@@ -128,10 +129,11 @@ class Feature:
 class Runner:
     """All features of one process."""
 
-    def __init__(self, features: Sequence[Feature], shared: Shared, publisher: Publisher) -> None:
+    def __init__(self, features: Sequence[Feature], shared: Shared, publisher: Publisher, report: SelfReport) -> None:
         self._features = features
         self._shared = shared
         self._publisher = publisher
+        self._report = report
         self._housekept_s = 0.0
 
     def round(self) -> float:
@@ -148,6 +150,7 @@ class Runner:
         self._shared.housekeeping()
         for feature in self._features:
             feature.housekeeping()
+        self._report.publish_when_due()
 
     def finish(self) -> None:
         """Watch no more; what the kernel still has goes out, as far as Kafka takes it in time, and into the ledger."""
@@ -200,7 +203,11 @@ def _run(
     stack.callback(health.close)
     names = [producer.name for producer in producers]
     log.info("watching", features=names, targets=config.capture.targets)
-    runner = Runner([Feature(producer, publisher, metrics) for producer in producers], shared, publisher)
+    report = SelfReport(
+        metrics.collect, shared.host, shared.run_id, publisher, every_s=config.producer.report_s
+    )  # fmt: skip
+    features = [Feature(producer, publisher, metrics) for producer in producers]
+    runner = Runner(features, shared, publisher, report)
     pace = Pace()
     while not stop.wait(pace.after(runner.round())):
         pass

@@ -5,14 +5,13 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from ebbflow.component import Batch, DeadLetter, Producer
-from ebbflow.ledger import decode
 from ebbflow.dead_letters import HEADERS
 from ebbflow.errors import ConfigError
+from ebbflow.ledger import decode
 from ebbflow.producer_metrics import ProducerMetrics
 from ebbflow.producing import Feature, Pace, Runner, claim
 from ebbflow.publisher import Counts
 from ebbflow.topics import DEAD_LETTERS, LEDGER
-
 
 TOPIC = "ebbflow.raw.fake"
 
@@ -91,6 +90,14 @@ class FakeShared:
         self.housekept += 1
 
 
+class FakeReport:
+    def __init__(self):
+        self.asked = 0
+
+    def publish_when_due(self):
+        self.asked += 1
+
+
 class FakePublisher:
     pressure = 0.25
 
@@ -125,7 +132,7 @@ def parts():
     registry = CollectorRegistry()
     producer, publisher = FakeProducer(), FakePublisher()
     feature = Feature(producer, publisher, ProducerMetrics(registry))
-    return Runner([feature], FakeShared(), publisher), producer, publisher, registry
+    return Runner([feature], FakeShared(), publisher, FakeReport()), producer, publisher, registry
 
 
 def batch(events):
@@ -195,10 +202,10 @@ def test_round_of_several_features_gives_the_fullest_ring():
     publisher, metrics = FakePublisher(), ProducerMetrics(CollectorRegistry())
     idle, busy = FakeProducer(), FakeProducer()
     busy.waiting = [batch(1)]
-    shared = FakeShared()
-    runner = Runner([Feature(producer, publisher, metrics) for producer in (idle, busy)], shared, publisher)
+    shared, report = FakeShared(), FakeReport()
+    runner = Runner([Feature(producer, publisher, metrics) for producer in (idle, busy)], shared, publisher, report)
     assert runner.round() == 0.5
-    assert (shared.housekept, idle.housekept, busy.housekept) == (1, 1, 1)
+    assert (shared.housekept, idle.housekept, busy.housekept, report.asked) == (1, 1, 1, 1)
 
 
 def test_claim_second_of_a_feature_is_refused_until_the_first_is_gone():
