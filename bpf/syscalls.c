@@ -85,7 +85,16 @@ static inline int is_compat(struct task_struct *task)
 	return status & COMPAT_STATUS;
 }
 
-/* What is known of a thread that nothing was known of yet, when its process is watched. */
+/* What is known of a thread. Most have no storage of any kind: that is seen without asking for ours. */
+static inline struct thread *known(struct task_struct *task)
+{
+	u64 storage;
+
+	MEMBER(storage, "u64", task, OFFSET_TASK_STORAGE);
+	return storage ? threads.task_storage_get(task, 0, 0) : NULL;
+}
+
+/* The same of a thread that nothing was known of yet, when its process is watched. */
 static inline struct thread *meet(struct task_struct *task)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
@@ -159,7 +168,7 @@ static inline void begin_watched(struct task_struct *task, u64 regs, u32 choice)
 int syscalls_enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct thread *thread = threads.task_storage_get(task, 0, 0);
+	struct thread *thread = known(task);
 	s32 number = ctx->args[1];
 	u32 choice;
 	u64 now;
@@ -330,7 +339,7 @@ static inline int is_birth(s32 number, s64 result)
 int syscalls_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct thread *thread = threads.task_storage_get(task, 0, 0);
+	struct thread *thread = known(task);
 	s64 result = ctx->args[1];
 	u32 error, choice;
 	u64 duration_ns = 0;
@@ -377,7 +386,7 @@ int syscalls_exit(struct bpf_raw_tracepoint_args *ctx)
 int syscalls_end(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct thread *thread = threads.task_storage_get(task, 0, 0);
+	struct thread *thread = known(task);
 	u32 choice;
 
 	if (!thread || !thread->enter_ns)

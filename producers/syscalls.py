@@ -33,6 +33,7 @@ class SyscallsProducer(EventProducer):
     name: ClassVar[str] = "syscalls"
     unseen: ClassVar[tuple[str, ...]] = ("compat_calls",)
     offsets: ClassVar[Members] = {
+        "TASK_STORAGE": ("task_struct", "bpf_storage"),
         "TASK_STATUS": ("task_struct", "thread_info.status"),
         "REGS_NUMBER": ("pt_regs", "orig_ax"),
         "FDT_MAX": ("fdtable", "max_fds"),
