@@ -83,6 +83,16 @@ class ProcessDictionary:
         """Take a feature's word for a process, as that of an exec; /proc, while it is there, knows more."""
         self._remember((process.pid, process.start_boottime_ns), process, -_FRESH_S)
 
+    def inherit(self, parent: Upid, parent_comm: bytes, pid: int, start_boottime_ns: int, comm: bytes) -> None:
+        """A process that was forked is what its parent is, until it executes something or /proc says more."""
+        known = self.describe(*parent, parent_comm)
+        if known is None:
+            return
+        child = raw_pb2.Process()
+        child.CopyFrom(known)
+        child.pid, child.start_boottime_ns, child.comm = pid, start_boottime_ns, comm.decode("utf-8", "replace")
+        self.learn(child)
+
     def ended(self, pid: int, start_boottime_ns: int, comm: bytes) -> None:
         """Never look for it in /proc again, where its pid may be another's; forget it when its rows must have gone."""
         upid = (pid, start_boottime_ns)
