@@ -31,6 +31,7 @@ from ebbflow.kernel.loader import Program
 from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.ring import Ring, pages
 from ebbflow.kernel.rows import Drained, Rows, rows_of, take
+from ebbflow.kernel.spent import measured_time_ns
 from ebbflow.topics import raw_topic
 from ebbflow.v1 import raw_pb2
 
@@ -246,6 +247,9 @@ class EventProducer(Producer):
     def blind_spots(self) -> dict[str, int]:
         named = {name: self._counters[name] for name in self.unseen}
         return named | {"map_lost": self._counters["map_lost"], "skipped_recursions": self.program.recursion_misses()}
+
+    def program_time_ns(self) -> int | None:
+        return measured_time_ns(self.program)
 
     def map_usage(self) -> dict[str, float]:
         return {"events": self._ring.fill()}

@@ -23,6 +23,7 @@ from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.loader import Program
 from ebbflow.kernel.ring import HEADER_BYTES, Ring, pages
 from ebbflow.kernel.rows import Drained, rows_of
+from ebbflow.kernel.spent import measured_time_ns
 from ebbflow.kernel.spill import Spill
 from ebbflow.kernel.targets import WATCHED_PID
 from ebbflow.redaction import Redactor
@@ -211,6 +212,9 @@ class SocketsProducer(Producer):
             "untracked_connections": self._counters["map_lost"],
             "skipped_recursions": self._recursion_misses,
         }
+
+    def program_time_ns(self) -> int | None:
+        return measured_time_ns(self._program)
 
     def map_usage(self) -> dict[str, float]:
         """Fill of the maps that grow with the load, 0 to 1."""

@@ -170,3 +170,28 @@ def test_stack_traces_of_another_map_is_refused(counting):
     _, program = counting
     with pytest.raises(MapMismatch, match="type hash, not stack_trace"):
         StackTraces.of(program, "stacks")
+
+
+DROPPED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from ebbflow.kernel.capabilities import KEPT_FOR_DRAINING, drop_all_but
+from ebbflow.kernel.loader import Program
+from ebbflow.kernel.maps import Swapped
+from ebbflow.kernel.stacks import StackTraces
+
+program = Program(Path(sys.argv[1]), {"FIRST_PID": os.getpid(), "SECOND_PID": os.getpid()})
+totals = Swapped.of(program, "shared", np.dtype([("pid", "<u4"), ("some", "<u4")]),
+                    np.dtype([("calls", "<u8"), ("others", "<u4"), ("reserved", "<u4")]))
+program.attach_raw_tracepoint("sys_enter", "on_call")
+drop_all_but(KEPT_FOR_DRAINING)
+for _ in range(1009):
+    os.getppid()
+print(sum(int(totals.take()[1]["calls"].sum()) for _ in range(3)), StackTraces.of(program, "traces").count())
+"""
+
+
+def test_swapped_take_needs_no_capability_any_more():
+    ran = subprocess.run([sys.executable, "-c", DROPPED, str(SOURCE)], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["1009", "0"]
