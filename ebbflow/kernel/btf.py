@@ -172,6 +172,29 @@ class Btf:
             raise LayoutMismatch(f"this kernel has several structs {struct_name} with {path} in different places")
         return next(member for member in found if member)
 
+    def parameters(self, typedef: str) -> list[str]:
+        """Types of what a function takes that a typedef points to, as `task_struct *`; `btf_trace_NAME` is such a one.
+
+        Raises:
+            LayoutMismatch: there is none of this name, or it is no pointer to a function.
+        """
+        for type_id in self.names.get(typedef.encode(), ()):
+            function = self._pointed(self._strip(type_id))
+            if self._kind(function) == Kind.FUNC_PROTO:
+                start = self.starts[function]
+                members = range(start + 3, start + 3 + 2 * (self.words[start + 1] & 0xFFFF), 2)
+                return [self._spelled(self.words[at + 1]) for at in members]
+        raise LayoutMismatch(f"this kernel has no function type {typedef}", hint=_REPORT)
+
+    def _pointed(self, type_id: int) -> int:
+        return self.words[self.starts[type_id] + 2] if self._kind(type_id) == Kind.PTR else 0
+
+    def _spelled(self, type_id: int) -> str:
+        kind = self._kind(type_id)
+        if kind == Kind.PTR:
+            return f"{self._spelled(self._strip(self._pointed(type_id)))} *"
+        return _string(self.strings, self.words[self.starts[type_id]]).decode() if kind else "void"
+
     def _records(self, name: str) -> set[int]:
         resolved = (self._strip(type_id) for type_id in self.names.get(name.encode(), ()))
         ids = {type_id for type_id in resolved if self._kind(type_id) in _RECORDS}

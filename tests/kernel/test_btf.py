@@ -296,3 +296,18 @@ def test_load_running_kernel_takes_less_than_half_a_second():
     btf = Btf.load()
     assert btf.offset("sock", "__sk_common.skc_dport") == btf.offset("sock_common", "skc_dport")
     assert time.perf_counter() - start < 0.5
+
+
+def test_parameters_of_a_function_type_are_spelled():
+    e = Encoder()
+    boolean = e.add(TYPEDEF, "bool", e.int("_Bool", 1))
+    task = e.add(PTR, size_or_type=e.add(CONST, size_or_type=e.struct("task_struct", 8)))
+    prototype = e.add(
+        FUNC_PROTO, vlen=4, extra=struct.pack("=IIIIIIII", 0, e.add(PTR), 0, boolean, 0, task, 0, e.int("unsigned int"))
+    )
+    e.add(TYPEDEF, "btf_trace_switch", e.add(PTR, size_or_type=prototype))
+    e.add(TYPEDEF, "number", 1)
+    assert e.parse().parameters("btf_trace_switch") == ["void *", "bool", "task_struct *", "unsigned int"]
+    for name in ("number", "absent"):
+        with pytest.raises(LayoutMismatch, match=name):
+            e.parse().parameters(name)
