@@ -24,7 +24,7 @@ from ebbflow.component import Batch, Producer, Record
 from ebbflow.config import Config
 from ebbflow.dead_letters import to_output
 from ebbflow.errors import ConfigError
-from ebbflow.kernel.capabilities import KEPT_FOR_DRAINING, drop_all_but
+from ebbflow.kernel.capabilities import drop_all_but, kept_for_draining, threads_with_more
 from ebbflow.ledger import Entry
 from ebbflow.producer_metrics import ProducerMetrics
 from ebbflow.publisher import Item, Publisher
@@ -193,7 +193,12 @@ def _run(
     producers: Sequence[Producer], shared: Shared, config: Config, stop: threading.Event, stack: ExitStack
 ) -> None:
     # Before any other thread begins: capabilities are a thread's own, and new threads get those of their maker.
-    drop_all_but(KEPT_FOR_DRAINING.keys() | {name for producer in producers for name in producer.capabilities})
+    kept = kept_for_draining(os.uname().release).keys() | {name for part in producers for name in part.capabilities}
+    drop_all_but(kept)
+    if threads := threads_with_more(kept):
+        log.warning(
+            "threads keep capabilities that are not needed", threads=threads, hint="report it: docs/producers.md"
+        )
     registry = CollectorRegistry()
     metrics = ProducerMetrics(registry)
     publisher = Publisher(config.kafka, buffer_bytes=config.producer.buffer_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +34,8 @@ def produce(
     targets = [f"{kind}:{value}" for kind, values in chosen.items() for value in values or ()]
     targets += ["all"] if everything else []
     config = load_config(ctx, {"capture.targets": targets or None}).config
+    # Before numpy is imported: its threads would keep the capabilities that are dropped later.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     parts = _find("producers", list(dict.fromkeys(names)))
 
     from ebbflow.producing import run_producers
