@@ -189,12 +189,12 @@ def is_ebbflow(arguments: list[str], environment: bytes = b"") -> bool:
     if f"\0{OURS}=".encode() in b"\0" + environment:
         return True
     words = arguments[:_TOKENS_TO_LOOK_AT]
-    return any(Path(word).name == "ebbflow" or word in {"ebbflow.cli", "ebbflow.cli.__main__"} for word in words)
+    return any(Path(word).name == "ebbflow" or "ebbflow.cli" in word for word in words)
 
 
 def shown(arguments: list[str]) -> str:
     """The command without the interpreter and its options: `ebbflow produce sockets`."""
     for number, word in enumerate(arguments[:_TOKENS_TO_LOOK_AT]):
-        if Path(word).name == "ebbflow" or word.startswith("ebbflow.cli"):
+        if Path(word).name == "ebbflow" or "ebbflow.cli" in word:
             return " ".join(["ebbflow", *arguments[number + 1 :]])
     return " ".join([Path(arguments[0]).name, *arguments[1:]]) if arguments else ""

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,17 +101,46 @@ class Elf:
                 found[name] = self.offset_of(int(symbol["value"]))
         return found
 
+    def function(self, name: str) -> int | None:
+        """File offset of one function, as in `functions`, without reading every name; None when it is not there."""
+        for symbol in self._named(name, _FUNCTION):
+            return self.offset_of(int(symbol["value"]))
+        return None
+
+    def is_indirect(self, name: str) -> bool:
+        """Whether a name is of `indirect_functions`."""
+        return any(True for _ in self._named(name, _INDIRECT))
+
+    def _named(self, name: str, kind: int) -> Iterator[np.void]:
+        for table, strings in self._tables(kind):
+            found = table[np.isin(table["name"], self._places_of(name.encode(), strings))]
+            yield from found
+
+    def _places_of(self, name: bytes, strings: np.void) -> list[int]:
+        """Offsets in a string table at which a name ends a string: names share their tails."""
+        start, size, places = int(strings["offset"]), int(strings["size"]), []
+        at = self._bytes.find(name + b"\0", start, start + size)
+        while at >= 0:
+            places.append(at - start)
+            at = self._bytes.find(name + b"\0", at + 1, start + size)
+        return places
+
     def indirect_functions(self) -> set[str]:
         """Names that stand for a choice made at load time (memcpy of glibc): a probe there sees the choice only."""
         return {name for name, _ in self._symbols(_INDIRECT)}
 
     def _symbols(self, kind: int) -> Iterator[tuple[str, np.void]]:
+        for table, strings in self._tables(kind):
+            for symbol in table:
+                yield self._text(int(strings["offset"]) + int(symbol["name"])), symbol
+
+    def _tables(self, kind: int) -> Iterator[tuple[np.ndarray[Any, Any], np.void]]:
+        """Defined symbols of a kind, table by table, with the section of their names."""
         for section in self._sections[np.isin(self._sections["type"], (_SYMTAB, _DYNSYM))]:
             count = int(section["size"]) // _SYMBOL.itemsize
             table = np.frombuffer(self._bytes, _SYMBOL, count, int(section["offset"]))
-            strings = int(self._sections[section["link"]]["offset"])
-            for symbol in table[((table["info"] & 15) == kind) & (table["section"] != 0) & (table["value"] != 0)]:
-                yield self._text(strings + int(symbol["name"])), symbol
+            chosen = table[((table["info"] & 15) == kind) & (table["section"] != 0) & (table["value"] != 0)]
+            yield chosen, self._sections[section["link"]]
 
     def _text(self, offset: int) -> str:
         return self._bytes[offset : self._bytes.index(b"\0", offset)].decode("utf-8", "replace")

@@ -17,8 +17,7 @@ Attaching the same function to the same place again does nothing and returns the
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +35,8 @@ from ebbflow.kernel.attach_points import (
     tracepoints,
 )
 from ebbflow.kernel.elf import Elf, Usdt
-from ebbflow.kernel.system_calls import PerfFlag, PerfType, ProgramType
+from ebbflow.kernel.perf_events import close_all, open_cpu_samples, open_thread_samples, open_user_probe
+from ebbflow.kernel.system_calls import PerfType, ProgramType
 
 SEMAPHORE_SHIFT = 32
 _DOCTOR = "run `ebbflow doctor` to see what this kernel allows"
@@ -161,13 +161,13 @@ class Probes:
 
     def _user_function(self, kind: str, binary: Path, symbol: str, function: str, pid: int, offset: int) -> Probe:
         file = Elf(binary)
-        functions = file.functions()
-        if symbol not in functions or symbol in file.indirect_functions():
-            raise _no_symbol(file, symbol, functions)
+        place = None if file.is_indirect(symbol) else file.function(symbol)
+        if place is None:
+            raise _no_symbol(file, symbol)
         name = f"{symbol}+{offset:#x}" if offset else symbol
         probe = Probe(kind, f"{binary}:{name}", function, pid)
         config = retprobe_bit("uprobe") if kind == "uretprobe" else 0
-        return self._user_place(probe, binary, functions[symbol] + offset, config)
+        return self._user_place(probe, binary, place + offset, config)
 
     def _user_place(self, probe: Probe, binary: Path, offset: int, config: int) -> Probe:
         """The place is told by the file itself: two names of one file are one place."""
@@ -176,10 +176,7 @@ class Probes:
         def attach() -> list[int]:
             kind, program = perf_source("uprobe"), self._load(probe)
             cpu = 0 if probe.pid < 0 else -1
-            name = str(binary)
-            return [
-                calls.open_perf_event(kind, program, config=config, name=name, config2=offset, pid=probe.pid, cpu=cpu)
-            ]
+            return [open_user_probe(kind, program, str(binary), config, offset, pid=probe.pid, cpu=cpu)]
 
         return self._attach(probe, (status.st_dev, status.st_ino, offset), attach)
 
@@ -209,10 +206,8 @@ class Probes:
         def attach() -> list[int]:
             program = self._load(probe)
             if pid < 0:
-                chosen = [cpu] if cpu >= 0 else cpus_online()
-                return _each([(-1, one) for one in chosen], lambda pair: _sample(program, frequency_hz, *pair))
-            threads = [(thread, cpu) for thread in threads_of(pid)]
-            return _each(threads, lambda pair: _sample_thread(program, frequency_hz, *pair))
+                return open_cpu_samples(program, frequency_hz, [cpu] if cpu >= 0 else cpus_online())
+            return open_thread_samples(program, frequency_hz, threads_of(pid), cpu)
 
         return self._attach(probe, (frequency_hz, pid, cpu), attach)
 
@@ -231,7 +226,7 @@ class Probes:
     def detach(self, probe: Probe) -> None:
         """Take one off; nothing happens when it is not attached."""
         for key in [key for key, (held, _) in self._held.items() if held == probe]:
-            _close(self._held.pop(key)[1])
+            close_all(self._held.pop(key)[1])
 
     def detach_all(self) -> None:
         for probe in self.attached():
@@ -263,40 +258,9 @@ _TYPES = {
 _FOR_PERFMON = frozenset({"tracepoint", "raw_tracepoint", "perf_event"})
 
 
-def _sample(program: int, frequency_hz: int, pid: int, cpu: int, flags: PerfFlag = PerfFlag.DISABLED) -> int:
-    return calls.open_perf_event(
-        PerfType.SOFTWARE, program, frequency_hz=frequency_hz, flags=flags, pid=pid, cpu=cpu
-    )  # fmt: skip
-
-
-def _sample_thread(program: int, frequency_hz: int, tid: int, cpu: int) -> int:
-    try:
-        return _sample(program, frequency_hz, tid, cpu, PerfFlag.INHERIT | PerfFlag.INHERIT_THREAD)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # before 5.13: children of the process are sampled, too
-            raise
-        return _sample(program, frequency_hz, tid, cpu, PerfFlag.INHERIT)
-
-
-def _each(places: Sequence[tuple[int, int]], attach: Callable[[tuple[int, int]], int]) -> list[int]:
-    """All or none."""
-    held: list[int] = []
-    try:
-        for place in places:
-            held.append(attach(place))  # noqa: PERF401 - what is held must be known when the next one fails
-    except OSError:
-        _close(held)
-        raise
-    return held
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def _no_symbol(file: Elf, symbol: str, functions: dict[str, int]) -> ProbeNotFound:
-    if symbol in file.indirect_functions():
+def _no_symbol(file: Elf, symbol: str) -> ProbeNotFound:
+    functions = file.functions()
+    if file.is_indirect(symbol):
         return ProbeNotFound(
             f"{file.path}: {symbol} is chosen when the library is loaded (IFUNC): a probe there sees no call",
             hint=nearby(symbol, [name for name in functions if symbol in name] or functions),

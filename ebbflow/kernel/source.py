@@ -4,8 +4,8 @@ BCC turns map calls (`map.lookup(…)`) into C in its main file only: in an incl
 includes are put in place here, each header once. `#line` tells clang where every line came from: errors, and the line
 information that the verifier's log quotes, name our files. Includes in angle brackets are left to clang.
 
-BCC puts attributes, each on a line of its own, before functions: so a function's body is counted anew from its brace, if
-that stands at the start of a line, as clang-format puts it.
+BCC puts attributes, each on a line of its own, before functions: so a function's body is counted anew from its brace,
+if that stands at the start of a line, as clang-format puts it.
 
 A quoted include inside an #ifdef is put in place whatever the condition says: keep them outside.
 

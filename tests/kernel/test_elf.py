@@ -44,6 +44,13 @@ def test_elf_functions_are_where_nm_says_also_local_ones(library):
     assert {name: functions[name] for name in ("seen", "hidden")} == {name: told[name] for name in ("seen", "hidden")}
 
 
+def test_elf_one_function_is_found_as_among_all_also_by_a_shared_tail(library):
+    file = Elf(library)
+    assert {name: file.function(name) for name in file.functions()} == file.functions()
+    assert [file.function(name) for name in ("een", "indirect", "nothing")] == [None, None, None]
+    assert [file.is_indirect(name) for name in ("indirect", "seen", "direct")] == [True, False, False]
+
+
 def test_elf_indirect_functions_are_told_apart(library):
     assert Elf(library).indirect_functions() == {"indirect"}
     assert "indirect" not in Elf(library).functions()
