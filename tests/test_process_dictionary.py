@@ -136,3 +136,38 @@ def test_fill_the_last_name_of_a_process_counts(clock):
 def test_fill_nothing_for_no_rows(clock):
     dictionary, _ = make({}, clock)
     assert filled(dictionary, rows()) == []
+
+
+def test_inherit_a_forked_process_is_what_its_parent_is(clock):
+    dictionary, processes = make({7: info()}, clock)
+    dictionary.inherit((7, START), b"server", 9, START + 5, b"worker")
+    child = dictionary.describe(9, START + 5, b"x")
+    assert (child.pid, child.start_boottime_ns, child.comm) == (9, START + 5, "worker")
+    assert (child.exe, child.container_id, child.service_name) == ("/usr/bin/server", "c" * 64, "shop")
+    assert processes.reads == 2  # the child is looked for as soon as it is asked for
+
+
+def test_inherit_from_a_process_of_ours_is_nothing(clock):
+    dictionary, _ = make({7: info(ours=True)}, clock)
+    dictionary.inherit((7, START), b"x", 9, START, b"y")
+    assert len(dictionary) == 0
+
+
+def test_ended_process_is_not_looked_for_though_its_pid_is_used_again_in_the_same_tick(clock):
+    dictionary, processes = make({9: info(9)}, clock)
+    dictionary.learn(raw_pb2.Process(pid=9, start_boottime_ns=START, service_name="job"))
+    dictionary.ended(9, START, b"job")
+    clock.now = 30.0
+    assert dictionary.describe(9, START, b"x").service_name == "job"
+    assert processes.reads == 0
+
+
+def test_ended_process_is_forgotten_when_its_rows_must_have_gone(clock):
+    dictionary, _ = make({}, clock)
+    dictionary.ended(9, START, b"job")
+    clock.now = 59.0
+    dictionary.ended(10, START, b"job")
+    assert len(dictionary) == 2
+    clock.now = 61.0
+    dictionary.ended(11, START, b"job")
+    assert len(dictionary) == 2

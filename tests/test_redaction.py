@@ -1,11 +1,13 @@
 """Events of a stream go in, what may leave comes out; `one`/`many` build the arrays that the producer passes."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebbflow.config import RedactionConfig
-from ebbflow.redaction import Masker, Redactor, mask_arguments
+from ebbflow.redaction import ArgumentMasker, Masker, Redactor, mask_arguments
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -232,3 +234,69 @@ def test_mask_arguments_hides_values_of_sensitive_options():
     words = "app --token=abc --password hush -v PGPASSWORD=x --port 80 http://u:p@h/ --api-key k"
     masked = "app --token=*** --password **** -v PGPASSWORD=* --port 80 http://***@h/ --api-key *"
     assert mask_arguments(words.split()) == masked.split()
+
+
+@pytest.mark.parametrize(
+    ("argv", "masked"),
+    [
+        (["sh", "-c", "run --password hush --x y"], ["sh", "-c", "run --password **** --x y"]),
+        (["sh", "-c", "PGPASSWORD=x psql"], ["sh", "-c", "PGPASSWORD=******"]),
+        (["sh", "-c", ": ; PGPASSWORD=x psql -h db"], ["sh", "-c", ": ; PGPASSWORD=* psql -h db"]),
+        (["curl", "-H", "X-Api-Key: abc def"], ["curl", "-H", "X-Api-Key: *******"]),
+        (["sh", "-c", "curl -H 'X-Token: ab' h"], ["sh", "-c", "curl -H 'X-Token: **' h"]),
+        (["curl", "-u", "bob:pw", "h"], ["curl", "-u", "bob:**", "h"]),
+        (["curl", "-ubob:pw", "h"], ["curl", "-ubob:**", "h"]),
+        (["sh", "-c", "curl --user bob:pw h"], ["sh", "-c", "curl --user bob:** h"]),
+        (["curl", "https://h/?key=1&a=2&token=3"], ["curl", "https://h/?key=*&a=2&token=*"]),
+        (["x", '{"password": "p w", "a": 1}'], ["x", '{"password": "***", "a": 1}']),
+        (["/usr/bin/mysql", "-psecret", "-uroot", "db"], ["/usr/bin/mysql", "-p******", "-uroot", "db"]),
+        (["redis-cli", "-a", "pw", "get", "k"], ["redis-cli", "-a", "**", "get", "k"]),
+        (["sshpass", "-ppw", "ssh", "h"], ["sshpass", "-p**", "ssh", "h"]),
+    ],
+)
+def test_mask_arguments_inside_words_and_by_program(argv, masked):
+    assert mask_arguments(argv) == masked
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        [""],
+        ["python3", "-m", "auth.server"],
+        ["docker", "run", "-u", "1000:1000", "app"],
+        ["app", "--connect", "auth.svc:8080"],
+        ["curl", "https://auth.example.com:8443/x"],
+        ["sh", "-c", "echo the password is not here"],
+        ["mkdir", "-p", "/srv/data"],
+        ["\udcff"],
+    ],
+)
+def test_mask_arguments_without_credentials_are_as_they_were(argv):
+    assert mask_arguments(argv) == argv
+
+
+@pytest.mark.parametrize("word", ["x://bob:hunt", "Bearer abc", "a eyJhbGc", "AKIA1234"])
+def test_mask_cut_word_hides_what_may_be_the_beginning_of_a_credential(word):
+    masked = ArgumentMasker().mask(["app", word], cut=True)[1]
+    assert len(masked) == len(word)
+    assert masked.endswith("***")
+    assert ArgumentMasker().mask(["app", "plain"], cut=True) == ["app", "plain"]
+
+
+def test_mask_arguments_names_of_the_user_count_too():
+    assert ArgumentMasker(["Colour"]).mask(["x", "--colour=red", "--colour", "red"]) == [
+        "x", "--colour=***", "--colour", "***",
+    ]  # fmt: skip
+
+
+@given(st.lists(st.text(max_size=30), max_size=6))
+def test_mask_arguments_keeps_words_and_lengths(argv):
+    assert [*map(len, mask_arguments(argv))] == [*map(len, argv)]
+
+
+@pytest.mark.parametrize("word", ["a.-" * 1365, "-." * 2048, "auth-" * 800, "-auth " * 600, "://" * 1300, "eyJ" * 1300])
+def test_mask_arguments_hostile_words_take_little_time(word):
+    begin_s = time.process_time()
+    mask_arguments(["token", word])
+    assert time.process_time() - begin_s < 1.0  # quadratic time would be much more
