@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,15 +108,15 @@ def nginx(directory: Path) -> Iterator[Nginx]:
 
 
 @contextmanager
-def producer(bootstrap: str, targets: list[str], log: Path) -> Iterator[int]:
+def producer(bootstrap: str, targets: list[str], log: Path, features: Sequence[str] = ("sockets",)) -> Iterator[int]:
     """The pid of a producer that is watching; stopped and flushed in the end."""
     settings = {"kafka.bootstrap": bootstrap, "capture.targets": ",".join(targets), "log.format": "json"}
     command = [sys.executable, "-m", "ebbflow.cli", *(f"--set={key}={value}" for key, value in settings.items())]
     with log.open("wb") as out:
-        process = subprocess.Popen([*command, "producer", "sockets"], stderr=out, stdout=out)
+        process = subprocess.Popen([*command, "produce", *features], stderr=out, stdout=out)
     try:
-        deadline = time.monotonic() + 30
-        while b"watching" not in log.read_bytes():
+        deadline = time.monotonic() + 60
+        while b'"watching"' not in log.read_bytes():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the producer did not start: {log.read_text()}")
             time.sleep(0.05)
@@ -125,7 +125,7 @@ def producer(bootstrap: str, targets: list[str], log: Path) -> Iterator[int]:
             raise SystemExit(f"the producer ended under load: {log.read_text()}")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 class Wrk:

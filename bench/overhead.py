@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.capture import Paced, cpu_s, nginx
+from bench.capture import Nginx, Paced, cpu_s, nginx, producer
 from bench.figures import Figure
 from ebbflow.broker import LocalKafka, free_port
 from ebbflow.config import KafkaConfig
@@ -87,27 +87,6 @@ class Workload:
 
 
 @contextmanager
-def producing(bootstrap: str, features: Sequence[str], targets: str, log: Path) -> Iterator[int]:
-    """The pid of a producer that is watching; stopped and flushed in the end."""
-    settings = {"kafka.bootstrap": bootstrap, "capture.targets": targets, "log.format": "json"}
-    command = [sys.executable, "-m", "ebbflow.cli", *(f"--set={key}={value}" for key, value in settings.items())]
-    with log.open("wb") as out:
-        process = subprocess.Popen([*command, "produce", *features], stderr=out, stdout=out)
-    try:
-        deadline_s = time.monotonic() + 60
-        while b'"watching"' not in log.read_bytes():
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                raise SystemExit(f"the producer did not start: {log.read_text()}")
-            time.sleep(0.05)
-        yield process.pid
-        if process.poll() is not None:
-            raise SystemExit(f"the producer ended under load: {log.read_text()}")
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextmanager
 def peering(subject: Subject, pid: int) -> Iterator[int]:
     command = [word.format(pid=pid) for word in subject.peer]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -145,7 +124,7 @@ class Bench:
         feature = subject.feature
         self.case(feature, "base").per_s.append(self._workload(feature).run())
         work = self._workload(feature)
-        with producing(self._bootstrap, [feature], f"pid:{work.pid}", self._log) as pid:
+        with producer(self._bootstrap, [f"pid:{work.pid}"], self._log, [feature]) as pid:
             self._measure(self.case(feature, "ours"), work, pid)
         if shutil.which(subject.peer_name):
             work = self._workload(feature)
@@ -166,21 +145,21 @@ class Bench:
         cores = os.cpu_count() or 1
         with nginx(directory) as server:
             plain = Paced(server.port)
-            base_us, _ = _nginx_us(server, plain)
+            base_us = _nginx_us(server, plain)
             load = Paced(server.port)
-            targets = f"pid:{server.master},{load.target}"
-            with producing(self._bootstrap, ALL, targets, self._log) as pid:
+            targets = [f"pid:{server.master}", load.target]
+            with producer(self._bootstrap, targets, self._log, ALL) as pid:
                 before, start_s = cpu_s(pid), time.monotonic()
-                us, _ = _nginx_us(server, load)
+                us = _nginx_us(server, load)
                 share = 100 * (cpu_s(pid) - before) / (time.monotonic() - start_s) / cores
         return [share], [base_us], [us]
 
 
-def _nginx_us(server: object, load: Paced) -> tuple[float, int]:
-    served, worker = server.requests(), cpu_s(server.worker)  # type: ignore[attr-defined]
-    load.run(server.port)  # type: ignore[attr-defined]
-    served = server.requests() - served - 1  # type: ignore[attr-defined]
-    return (cpu_s(server.worker) - worker) / served * 1e6, served  # type: ignore[attr-defined]
+def _nginx_us(server: Nginx, load: Paced) -> float:
+    """CPU time of nginx's worker for one request."""
+    served, worker_s = server.requests(), cpu_s(server.worker)
+    load.run(server.port)
+    return (cpu_s(server.worker) - worker_s) / (server.requests() - served - 1) * 1e6
 
 
 def figures(rounds: int = 3, features: Sequence[str] = ()) -> Iterator[Figure]:
