@@ -60,7 +60,8 @@ int on_sample(struct bpf_perf_event_data *ctx)
 int on_argument(struct pt_regs *ctx)
 {
 	u32 place = USDT_ARGUMENT;
-	u64 *sum = hits.lookup(&place), value = 0;
+	u64 *sum = hits.lookup(&place);
+	int value = 0; /* of the argument's own size, or nothing is read */
 
 	bpf_usdt_readarg(1, ctx, &value);
 	if (sum)
