@@ -224,7 +224,8 @@ class Program:
 
     def recursion_misses(self) -> int:
         """Times a function of this program was skipped because one already ran on that CPU."""
-        return sum(program.recursion_misses for program in self.programs())
+        fields = (fields_of(function.fd) for function in self._bpf.funcs.values())
+        return sum(int(one.get("recursion_misses", 0)) for one in fields)
 
     def detach(self) -> None:
         """Take every function off its hook; maps can still be read."""

@@ -62,6 +62,24 @@ def test_threads_with_more_names_them_and_what_they_hold(tmp_path):
     assert capabilities.threads_with_more(["DAC_READ_SEARCH"], 10, tmp_path) == {10: ["CHOWN"]}
 
 
+DROP_AND_TELL = """
+import json
+from ebbflow.kernel.capabilities import drop_all_but
+remain = drop_all_but(["KILL"])
+print(json.dumps([sorted(remain.effective), sorted(remain.permitted)]))
+"""
+
+
+def test_dropped_is_never_more_than_there_was():
+    """Root keeps the one, everyone else had none."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    output = subprocess.run(
+        [sys.executable, "-c", DROP_AND_TELL], capture_output=True, check=True, env=environment
+    ).stdout
+    kept = ["KILL"] if "KILL" in capabilities.read_capabilities().permitted else []
+    assert json.loads(output) == [kept, kept]
+
+
 @pytest.fixture
 def stranger():
     """A process of another user, with a secret in its environment."""
