@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ebbflow.errors import KernelError, PermissionDenied
@@ -131,6 +132,7 @@ def loaded(pid: int | str = "self", proc: Path = PROC) -> tuple[list[LoadedProgr
     return [programs[number] for number in sorted(programs)], [maps[number] for number in sorted(maps)]
 
 
+@lru_cache(maxsize=1024)  # ids are not used again
 def name_of(command: Command, number: int) -> str:
     """Of a program or a map, by its id; empty without the right to ask, or when it is gone."""
     with suppress(OSError), _by_id(command, number) as fd:
