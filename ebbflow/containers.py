@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 # In one component of a path: everything a runtime writes before an id ends in one of - : . or is empty.
 _HEX_ID = re.compile(r"(?P<prefix>|.*[-:.])(?P<id>[0-9a-f]{64})(?:\.scope)?")
@@ -43,6 +44,8 @@ _RUNTIMES = {
 }  # fmt: skip
 _LXC_PARENTS = frozenset({"lxc", "lxc.payload"})
 SHORT_ID_LENGTH = 12
+# Processes are many, cgroups few.
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Cgroups:
     container_id: str = ""
 
 
+@lru_cache(_REMEMBERED)
 def parse_cgroups(text: str) -> Cgroups:
     """Read the text of /proc/PID/cgroup; see cgroups(7). Lines of another form are passed over."""
     rows = [parts for line in text.splitlines() if len(parts := line.split(":", 2)) == 3]  # noqa: PLR2004
@@ -78,6 +82,7 @@ def container_id(path: str) -> str:
     return ""
 
 
+@lru_cache(_REMEMBERED)
 def container_runtime(path: str) -> str:
     """Who made the innermost container, as far as the path says so.
 
@@ -103,12 +108,14 @@ def _runtime_of(parent: str, part: str) -> str:
     return _RUNTIMES.get(re.split(r"[:/]", before)[-1] or parent, "")
 
 
+@lru_cache(_REMEMBERED)
 def pod_uid(path: str) -> str:
     """Uid of the Kubernetes pod, as its API writes it; of a static pod the 32 hex digits of its hash; else empty."""
     found = (match["uid"] for part in reversed(path.split("/")) if (match := _POD.fullmatch(part)))
     return next(found, "").replace("_", "-")
 
 
+@lru_cache(_REMEMBERED)
 def systemd_unit(path: str) -> str:
     """The systemd unit that a path is in, escapes resolved.
 

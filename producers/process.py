@@ -96,6 +96,7 @@ class ProcessProducer(EventProducer):
         masker = ArgumentMasker([*redaction.headers, *redaction.parameters])
         self._mask = masker.mask if redaction.enabled else _as_they_are
         self._masked: dict[int, bytes] = {}
+        self._fork, self._head = self.layout.payload("fork"), self.layout.payload("exec")
         self._handlers = {
             "fork": self._note_fork,
             "exec": self._note_exec,
@@ -158,7 +159,7 @@ class ProcessProducer(EventProducer):
                 handle(index, row, drained.data[drained.starts[index] : drained.ends[index]])
 
     def _note_fork(self, _index: int, row: np.void, payload: bytes) -> None:
-        fork = np.frombuffer(payload, self.layout.payload("fork"), count=1)[0]
+        fork = np.frombuffer(payload, self._fork, count=1)[0]
         parent = int(fork["parent_pid"]), int(fork["parent_start_boottime_ns"])
         self.shared.processes.inherit(parent, fork["parent_comm"], *_upid(row), row["comm"])
 
@@ -170,7 +171,7 @@ class ProcessProducer(EventProducer):
         self.shared.processes.describe(*_upid(row), row["comm"])
 
     def _note_exec(self, index: int, row: np.void, payload: bytes) -> None:
-        execution = parse_execution(payload, self.layout.payload("exec"))
+        execution = parse_execution(payload, self._head)
         masked = self._mask(execution.argv, cut=execution.is_cut)
         self._masked[index] = payload_with(execution, masked)
         cgroups = self._cgroups.find(int(execution.head["cgroup_id"]), int(execution.head["legacy_cgroup_id"]))

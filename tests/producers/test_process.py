@@ -167,3 +167,9 @@ def test_process_secret_cut_in_the_middle_is_masked(told):
     found, _ = told(f"run({TRUE!r}, ready())", word, process__arguments_bytes=40)
     assert b"hunter" not in found.bytes
     assert b"x://*" in found.bytes
+
+
+def test_process_without_redaction_arguments_are_as_they_came(told):
+    found, _ = told(f"run({TRUE!r}, '--token=' + ready(), b'\\xff')", "abc", redaction__enabled=False)
+    ((_, head, tail),) = found.of("exec")
+    assert found.argv(head, tail) == [TRUE.encode(), b"--token=abc", b"\xff", b""]

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from process_seen import (
+    TRUE,
     Told,
     child,
     flags_of,
@@ -15,6 +16,10 @@ from process_seen import (
     told,
     watch,
 )
+
+from ebbflow.config import load
+from ebbflow.testing.producers import attached
+from producers.process import ProcessProducer
 
 pytestmark = pytest.mark.bpf
 __all__ = ["child", "told", "watch"]  # fixtures
@@ -233,3 +238,32 @@ def test_process_out_of_memory_kill_names_victim_and_trigger(watch, child):
     assert 8 << 20 < int(oom["anonymous_rss_bytes"]) < 64 << 20
     assert int(oom["total_vm_bytes"]) > 64 << 20
     assert int(oom["uid"]) == os.getuid()
+
+
+class OlderKernel(ProcessProducer):
+    """As on a kernel whose tracepoints do not say that the group is dead, nor the victim's memory."""
+
+    def definitions(self):
+        return {**super().definitions(), "HAS_GROUP_DEAD": 0, "HAS_VICTIM_MEMORY": 0, "LEGACY_SUBSYSTEM": -1}
+
+
+def test_process_on_an_older_kernel_the_last_thread_is_told_once(child):
+    work = child(
+        f"""
+        ready()
+        def act():
+            for _ in range(7): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            threading.Thread(target=lambda: os._exit(23)).start()
+            time.sleep(60)
+        for _ in range(31): fork(act)
+        run({TRUE!r})
+        """
+    )
+    config = load(environ={}, flags={"capture.targets": [f"pid:{work.pid}"]}).config
+    with attached(OlderKernel, config) as producer:
+        producer.drain()
+        work.go()
+        found = Told(producer)
+    assert found.kinds == {"inventory": 1, "fork": 32, "exec": 1, "exit": 33}
+    assert [int(end["exit_code"]) for _, end, _ in found.of("exit")] == [23] * 31 + [0, 0]
+    assert {int(end["legacy_cgroup_id"]) for _, end, _ in found.of("exit")} == {0}
