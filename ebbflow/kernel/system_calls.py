@@ -6,6 +6,7 @@ Sources: linux/bpf.h, linux/perf_event.h. Every failure is an OSError with the k
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -14,6 +15,7 @@ from enum import IntEnum, IntFlag
 _NR_PERF_EVENT_OPEN, _NR_BPF = 298, 321  # x86-64
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PERF_FLAG_FD_CLOEXEC = 8
+_ENOTSUPP = 524  # the kernel's own, not in errno.h
 _ENABLE, _SET_BPF = 0x2400, 0x40042408
 # type, size, config, sample_period or frequency, sample_type, read_format, flags, wakeup_events, bp_type, config1, 2
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQQ")
@@ -23,6 +25,7 @@ class Command(IntEnum):
     """The first argument of bpf(2)."""
 
     MAP_CREATE = 0
+    PROG_TEST_RUN = 10
     PROG_GET_NEXT_ID = 11
     MAP_GET_NEXT_ID = 12
     PROG_GET_FD_BY_ID = 13
@@ -77,6 +80,25 @@ def open_raw_tracepoint(name: str, program_fd: int) -> int:
     """A descriptor; closing it detaches."""
     text = ctypes.create_string_buffer(name.encode())
     return bpf(Command.RAW_TRACEPOINT_OPEN, struct.pack("=QII", ctypes.addressof(text), program_fd, 0))[0]
+
+
+def run_raw_tracepoint(program_fd: int, argument: int) -> bool:
+    """Run a raw tracepoint's program once, here and now, as if it had fired with this argument (BPF_PROG_TEST_RUN).
+
+    Returns:
+        False where the kernel cannot do it: before Linux 5.10.
+    """
+    context = ctypes.create_string_buffer(struct.pack("=Q", argument), 8)
+    try:
+        # prog_fd, retval, data sizes, data, repeat, duration, context sizes, context
+        bpf(Command.PROG_TEST_RUN, struct.pack(
+            "=IIIIQQIIIIQQIII4x", program_fd, 0, 0, 0, 0, 0, 0, 0, 8, 0, ctypes.addressof(context), 0, 0, 0, 0
+        ))  # fmt: skip
+    except OSError as error:
+        if error.errno in {errno.EINVAL, _ENOTSUPP, errno.EOPNOTSUPP}:
+            return False
+        raise
+    return True
 
 
 def open_perf_event(

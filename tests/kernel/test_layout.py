@@ -13,7 +13,13 @@ from ebbflow.errors import InternalError
 from ebbflow.kernel.layout import BPF_DIRECTORY, Header, read_header
 
 SIZES = {f"__{sign}{bits}": bits // 8 for sign in "us" for bits in (8, 16, 32, 64)}
-HEADERS = sorted(BPF_DIRECTORY.glob("*.h"))
+# The others hold code, not layouts.
+HEADERS = sorted(
+    path
+    for path in BPF_DIRECTORY.glob("*.h")
+    if "static inline" not in (text := path.read_text("ascii"))
+    and re.search(r"^(struct|enum) \w+ \{", text, re.MULTILINE)
+)
 _numbers = itertools.count()
 
 
