@@ -17,8 +17,7 @@ SIZES = {f"__{sign}{bits}": bits // 8 for sign in "us" for bits in (8, 16, 32, 6
 HEADERS = sorted(
     path
     for path in BPF_DIRECTORY.glob("*.h")
-    if "static inline" not in (text := path.read_text("ascii"))
-    and re.search(r"^(struct|enum) \w+ \{", text, re.MULTILINE)
+    if "static inline" not in (text := path.read_text("ascii")) and re.search(r"^struct \w+ \{", text, re.MULTILINE)
 )
 _numbers = itertools.count()
 
