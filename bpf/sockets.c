@@ -128,7 +128,7 @@ struct cpu {
 	u64 unseen_bytes;
 	u64 last_generation;
 	struct sockets_row row;
-	u8 payload[2 * PAYLOAD_LIMIT];
+	u8 payload[3 * PAYLOAD_LIMIT];
 };
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
@@ -406,11 +406,13 @@ static inline u64 copy_iovecs(struct cpu *cpu, u64 iovecs, u64 count, u64 want, 
 		length = part.length;
 		if (length > want - offset)
 			length = want - offset;
-		/* The verifier does not relate offset and length: the buffer has room for both limits. */
+		/* The verifier does not relate offset and length: the buffer has room for both. Masks change nothing, but
+		 * every verifier follows them, as it does not follow comparisons.
+		 */
 		FORGET(length);
 		FORGET(offset);
-		if (length > PAYLOAD_LIMIT || offset >= PAYLOAD_LIMIT)
-			return offset;
+		length &= 2 * PAYLOAD_LIMIT - 1;
+		offset &= PAYLOAD_LIMIT - 1;
 		if (length && bpf_probe_read_user(cpu->payload + offset, length, (void *)part.base)) {
 			cpu->unreadable++;
 			cpu->row.flags |= SOCKETS_UNREADABLE;
@@ -426,8 +428,7 @@ static inline u64 copy_iovecs(struct cpu *cpu, u64 iovecs, u64 count, u64 want, 
 static inline u64 copy_buffer(struct cpu *cpu, u64 buffer, u64 want)
 {
 	FORGET(want);
-	if (want > PAYLOAD_LIMIT)
-		return 0;
+	want &= 2 * PAYLOAD_LIMIT - 1;
 	if (want && bpf_probe_read_user(cpu->payload, want, (void *)buffer)) {
 		cpu->unreadable++;
 		cpu->row.flags |= SOCKETS_UNREADABLE;
