@@ -132,7 +132,7 @@ class EventProducer(Producer):
     def attach(self) -> None:
         ring_bytes = self.config.capture.event_ring_bytes
         flags = self.shared.definitions(self.offsets) | {"RING_PAGES": pages(ring_bytes)} | dict(self.definitions())
-        self.program = Program(self.source_file(), flags, renamed=self.shared.watch.renamed)
+        self.program = Program(self.source_file(), flags)
         self._ring = Ring(self.program.map("events").map_fd, ring_bytes)
         self.attach_probes()
         self._attached_ns = self._aggregated_ns = time.monotonic_ns()

@@ -72,7 +72,7 @@ class SocketsProducer(Producer):
 
     def attach(self) -> None:
         flags = definitions(self._capture) | self._shared.definitions()
-        self._program = Program(BPF_DIRECTORY / "sockets.c", flags, renamed=self._shared.watch.renamed)
+        self._program = Program(BPF_DIRECTORY / "sockets.c", flags)
         self._ring = Ring(self._program.map("events").map_fd, self._capture.ring_bytes)
         self._spill = Spill(self._program.map("spilled"), ROW, _OPENED, largest_event_bytes(self._capture))
         self._program.set_tail("tails", 0, "sockets_messages")

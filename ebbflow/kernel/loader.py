@@ -95,9 +95,6 @@ class Program:
         source: the .c file; headers beside it are put in place.
         definitions: names and values passed as -D.
         usdt: USDT probes whose arguments the program reads (bpf_usdt_readarg); attached at once, too.
-        renamed: identifiers of the text that have another name in this process. A table that programs share
-            (BPF_TABLE_PUBLIC) needs one of its own each time: BCC knows it by name until the process ends, also when
-            it is gone.
 
     Raises:
         PermissionDenied, DependencyError, ProgramRefused, ProbeNotFound, KernelError
@@ -109,13 +106,11 @@ class Program:
         definitions: Mapping[str, int],
         *,
         usdt: Sequence[UsdtProbe] = (),
-        renamed: Mapping[str, str] | None = None,
     ) -> None:
         require_for_loading(read_capabilities("thread-self").effective)
         self.source = source
         self._bcc = _bcc()
-        self._renamed = renamed or {}
-        self._text: SourceText = read_source(source).rename(self._renamed)
+        self._text: SourceText = read_source(source)
         self._flags = [f"-I{source.parent.resolve()}", "-Wno-everything"]
         self._flags += [f"-D{name}={value}" for name, value in definitions.items()]
         self._flags += shared_tables.type_flags()
@@ -220,7 +215,7 @@ class Program:
 
     def map(self, name: str) -> Any:
         """BCC's table object."""
-        return self._bpf[self._renamed.get(name, name).encode()]
+        return self._bpf[name.encode()]
 
     def recursion_misses(self) -> int:
         """Times a function of this program was skipped because one already ran on that CPU."""

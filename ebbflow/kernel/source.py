@@ -19,7 +19,7 @@ is how the loader learns of the name; it is never loaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +41,6 @@ class SourceText:
 
     text: str
     files: dict[str, Path]
-
-    def rename(self, names: Mapping[str, str]) -> SourceText:
-        """The same with other identifiers; comments and strings are renamed too, which does no harm."""
-        if not names:
-            return self
-        pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
-        return SourceText(pattern.sub(lambda match: names[match[0]], self.text), self.files)
 
     def line(self, name: str, number: int) -> str:
         """A line of one of the files as it was written, stripped; empty where there is no such line."""

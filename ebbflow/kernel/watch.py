@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from ebbflow.kernel.loader import Program
 from ebbflow.kernel.targets import Targets, cgroup_ids, watched_now
 
 _PORT_WATCHED, _PORT_EXCLUDED = 1, 2
-_NUMBERS = count()
 
 
 class Watch:
@@ -34,10 +32,7 @@ class Watch:
 
     def __init__(self, targets: Targets, definitions: Mapping[str, int]) -> None:
         self._targets = targets
-        number = next(_NUMBERS)
-        # What a feature's program must be loaded with, to find these very maps.
-        self.renamed = {name: f"{name}_{number}" for name in ("watch_targets", "watch_excluded", "watch_ports")}
-        self._program = Program(BPF_DIRECTORY / "watch.c", definitions, renamed=self.renamed)
+        self._program = Program(BPF_DIRECTORY / "watch.c", definitions)
         self._cgroups: set[int] = set()
         self._excluded: set[int] = set()
 
