@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.figures import Figure
 
-MODULES = ("probes", "capture", "processor", "stream", "sink", "store", "maps", "flush")
+MODULES = ("probes", "capture", "processor", "stream", "sink", "store", "maps", "flush", "overhead")
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 
