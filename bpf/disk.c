@@ -3,13 +3,14 @@
  *
  * A request is known by the address of its struct from when the kernel accounts it (block_io_start, in the process
  * that asks; Linux 6.5 and later) or first puts it anywhere, until it is complete. The kernel uses the struct again, so
- * one that was never seen to end is noticed when its address comes back. What kernel threads ask for (write-back,
+ * one that was never seen to end is noticed, and counted, when its address comes back. What kernel threads ask for (write-back,
  * journals) belongs to no process any more: it is counted by device.
  *
  * Kernel's side: block/blk-mq.c, block/blk-flush.c. A write that asks for flushes is complete twice: with its bytes,
  * and with none when its flushes are done. One that asks for flushes alone is never given to the driver itself.
  *
- * BCC dialect. Flags given by the loader: RING_PAGES, WATCH_ALL, WATCH_PORTS, HAS_IO_START, MAX_REQUESTS, OFFSET_*.
+ * BCC dialect. Flags given by the loader: RING_PAGES, WATCH_ALL, WATCH_PORTS, HAS_IO_START, MAX_REQUESTS,
+ * HEAD_BYTES, OFFSET_*.
  */
 #include <uapi/linux/ptrace.h>
 #define EVENT_PAYLOAD_BYTES sizeof(struct disk_io)
@@ -34,15 +35,6 @@ enum {
 	MAX_PROCESSES = 4096,
 };
 
-struct under_way {
-	u64 start_ns;
-	u64 first_issue_ns;
-	u64 issue_ns; /* 0: not with the driver */
-	u64 owner_start_boottime_ns;
-	u32 owner_pid; /* 0: of no watched process */
-	u32 is_attributed;
-};
-
 /* Of which device and operation something is. */
 struct place {
 	u64 disk;
@@ -56,6 +48,7 @@ struct ending {
 	u64 queue_ns;
 	u64 device_ns;
 	u64 bytes; /* of this part */
+	u64 whole_bytes;
 	u32 is_last;
 	u32 is_timed;
 	u32 is_queued;
@@ -63,8 +56,14 @@ struct ending {
 	u32 status;
 };
 
-BPF_HASH(requests, u64, struct under_way, MAX_REQUESTS);
-BPF_HASH(flights, struct disk_flight_key, s64, MAX_DEVICES);
+/* The part of struct request from its beginning that has what is read of it: one call of the kernel for all. */
+struct head {
+	u8 bytes[HEAD_BYTES];
+};
+
+#define PART(type, head, offset) (*(type *)((head).bytes + (offset)))
+
+BPF_HASH(requests, u64, struct disk_under_way, MAX_REQUESTS);
 BPF_ARRAY(nothing, struct disk_io, 1);
 SWAPPED("hash", struct disk_key, struct disk_io, devices, MAX_DEVICES);
 SWAPPED("hash", struct disk_key, struct disk_io, processes, MAX_PROCESSES);
@@ -80,15 +79,12 @@ static inline void place_of(struct place *place, u64 disk, u32 flags)
 	place->operation = operation <= DISK_DISCARD ? operation : DISK_OTHER;
 }
 
-static inline void place_of_request(struct place *place, u64 request)
+static inline void place_of_request(struct place *place, struct head *head)
 {
-	u64 queue = 0, disk = 0;
-	u32 flags = 0;
+	u64 disk = 0;
 
-	READ(queue, request, OFFSET_RQ_QUEUE);
-	READ(disk, queue, OFFSET_QUEUE_DISK);
-	READ(flags, request, OFFSET_RQ_FLAGS);
-	place_of(place, disk, flags);
+	READ(disk, PART(u64, *head, OFFSET_RQ_QUEUE), OFFSET_QUEUE_DISK);
+	place_of(place, disk, PART(u32, *head, OFFSET_RQ_FLAGS));
 }
 
 static inline void place_of_bio(struct place *place, u64 bio)
@@ -103,34 +99,23 @@ static inline void place_of_bio(struct place *place, u64 bio)
 }
 
 /* Whether the current thread is a process's, and its process where that is watched. */
-static inline void own(struct under_way *way)
+static inline void own(struct disk_under_way *way)
 {
-	u64 task = bpf_get_current_task();
-	u32 flags = 0, pid = bpf_get_current_pid_tgid() >> 32;
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 flags, pid = bpf_get_current_pid_tgid() >> 32;
 
-	READ(flags, task, OFFSET_TASK_FLAGS);
+	MEMBER(flags, "u32", task, OFFSET_TASK_FLAGS);
 	if (flags & KERNEL_THREAD || !pid)
 		return;
 	way->is_attributed = 1;
 	if (!watched(pid))
 		return;
 	way->owner_pid = pid;
-	way->owner_start_boottime_ns = start_of(task);
-}
-
-static inline void fly(struct place *place, s64 by)
-{
-	struct disk_flight_key key = {.major = place->major, .minor = place->minor, .operation = place->operation};
-	s64 none = 0, *count = flights.lookup_or_try_init(&key, &none);
-
-	if (count)
-		__sync_fetch_and_add(count, by);
-	else
-		event_lost_in_map();
+	way->owner_start_boottime_ns = start_of((u64)task);
 }
 
 /* The row of a device, or with an owner that of a process. */
-static inline struct disk_io *row_of(struct place *place, struct under_way *owner)
+static inline struct disk_io *row_of(struct place *place, struct disk_under_way *owner)
 {
 	struct disk_key key = {.major = place->major, .minor = place->minor, .operation = place->operation};
 	struct disk_io *io, *none;
@@ -167,9 +152,9 @@ static inline void add_time(u64 *sum, u64 *max, u32 *slots, u64 time_ns)
 		__sync_fetch_and_add(&slots[slot], 1);
 }
 
-static inline void add_ending(struct disk_io *io, struct ending *ending, u64 whole_bytes)
+static inline void add_ending(struct disk_io *io, struct ending *ending)
 {
-	u32 slot = slot_of(whole_bytes, FIRST_SIZE_POWER, SIZE_SLOTS);
+	u32 slot = slot_of(ending->whole_bytes, FIRST_SIZE_POWER, SIZE_SLOTS);
 
 	if (!io)
 		return;
@@ -178,8 +163,7 @@ static inline void add_ending(struct disk_io *io, struct ending *ending, u64 who
 		__sync_fetch_and_add(&io->errors, 1);
 	if (!ending->is_last)
 		return;
-	__sync_fetch_and_add(&io->requests, 1);
-	if (whole_bytes && slot < SIZE_SLOTS)
+	if (ending->whole_bytes && slot < SIZE_SLOTS)
 		__sync_fetch_and_add(&io->size_slots[slot], 1);
 	if (!ending->is_attributed)
 		__sync_fetch_and_add(&io->unattributed, 1);
@@ -191,7 +175,7 @@ static inline void add_ending(struct disk_io *io, struct ending *ending, u64 who
 		add_time(&io->queue_ns, &io->queue_max_ns, io->queue_slots, ending->queue_ns);
 }
 
-static inline void add_error(struct place *place, struct under_way *way, u32 status)
+static inline void add_error(struct place *place, struct disk_under_way *way, u32 status)
 {
 	struct disk_error_key key = {
 		.major = place->major, .minor = place->minor, .operation = place->operation, .status = status};
@@ -209,88 +193,97 @@ static inline void add_error(struct place *place, struct under_way *way, u32 sta
 		event_lost_in_map();
 }
 
-/* A request that is seen for the first time. One that had this address and was never seen to end is given up. */
-static inline void meet(u64 request, struct place *place, u64 issue_ns, int is_asker)
+/* A request that is seen for the first time; it is with nobody yet. */
+static inline void meet(u64 request, u64 now, int is_asker)
 {
-	struct under_way way = {.start_ns = issue_ns ? issue_ns : bpf_ktime_get_ns(), .issue_ns = issue_ns};
+	struct disk_under_way way = {.start_ns = now};
 
-	way.first_issue_ns = issue_ns;
 	if (is_asker)
 		own(&way);
 	if (requests.update(&request, &way))
 		event_lost_in_map();
-	else if (issue_ns)
-		fly(place, 1);
 }
 
-static inline void give_up(struct under_way *way, struct place *place)
+/* A request whose address is used again ended without being seen to: when is not known, nor with which error. */
+static inline void end_unseen(struct disk_under_way *way)
 {
+	struct place place = {.disk = way->disk, .major = way->major, .minor = way->minor, .operation = way->operation};
+	struct ending ending = {
+		.bytes = way->left_bytes, .whole_bytes = way->whole_bytes, .is_last = 1, .is_queued = 1};
+
 	event_unseen(UNSEEN_COMPLETIONS);
-	if (way->issue_ns)
-		fly(place, -1);
+	if (!way->issue_ns)
+		return;
+	ending.queue_ns = way->first_issue_ns - way->start_ns;
+	ending.is_attributed = way->is_attributed;
+	add_ending(row_of(&place, NULL), &ending);
+	if (way->owner_pid)
+		add_ending(row_of(&place, way), &ending);
 }
 
 int disk_start(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct under_way *old = requests.lookup(&request);
-	struct place place = {};
+	struct disk_under_way *old = requests.lookup(&request);
 
-	if (old) {
-		place_of_request(&place, request);
-		give_up(old, &place);
-	}
-	meet(request, &place, 0, 1);
+	if (old)
+		end_unseen(old);
+	meet(request, bpf_ktime_get_ns(), 1);
 	return 0;
 }
 
 int disk_insert(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct place place = {};
 
 	if (!requests.lookup(&request))
-		meet(request, &place, 0, !HAS_IO_START);
+		meet(request, bpf_ktime_get_ns(), !HAS_IO_START);
 	return 0;
 }
 
 int disk_issue(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0], now = bpf_ktime_get_ns();
-	struct under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = requests.lookup(&request);
 	struct place place = {};
+	struct head head;
 
-	place_of_request(&place, request);
-	if (way && way->issue_ns) {
-		give_up(way, &place);
-		way = NULL;
+	if (way && way->issue_ns)
+		end_unseen(way);
+	if (!way || way->issue_ns) {
+		meet(request, now, !HAS_IO_START);
+		way = requests.lookup(&request);
+		if (!way)
+			return 0;
 	}
-	if (!way) {
-		meet(request, &place, now, !HAS_IO_START);
-		return 0;
-	}
+	READ(head, request, 0);
+	place_of_request(&place, &head);
+	way->disk = place.disk;
+	way->major = place.major;
+	way->minor = place.minor;
+	way->operation = place.operation;
+	way->left_bytes = way->whole_bytes = PART(u32, head, OFFSET_RQ_BYTES);
 	way->issue_ns = now;
 	if (!way->first_issue_ns)
 		way->first_issue_ns = now;
-	fly(&place, 1);
 	return 0;
 }
 
 int disk_requeue(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = requests.lookup(&request);
 	struct place place = {};
 	struct disk_io *io;
+	struct head head;
 
-	place_of_request(&place, request);
+	READ(head, request, 0);
+	place_of_request(&place, &head);
 	io = row_of(&place, NULL);
 	if (io)
 		__sync_fetch_and_add(&io->requeued, 1);
 	if (!way)
 		return 0;
-	if (way->issue_ns)
-		fly(&place, -1);
 	way->issue_ns = 0;
 	io = way->owner_pid ? row_of(&place, way) : NULL;
 	if (io)
@@ -298,43 +291,61 @@ int disk_requeue(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* The end of a request, or of a part of it, of which it was seen that it was given to the driver. */
+static inline void end_of_issued(struct disk_under_way *way, struct place *place, struct ending *ending, u64 now)
+{
+	place->disk = way->disk;
+	place->major = way->major;
+	place->minor = way->minor;
+	place->operation = way->operation;
+	ending->is_timed = ending->is_queued = 1;
+	ending->device_ns = now - way->issue_ns;
+	ending->queue_ns = way->first_issue_ns - way->start_ns;
+	ending->whole_bytes = way->whole_bytes;
+	ending->is_last = ending->bytes >= way->left_bytes;
+	way->left_bytes -= ending->bytes;
+}
+
+/* The same of any other. Says whether it is one: flushes after a write are not, that was complete before. */
+static inline int end_of_unissued(u64 request, struct disk_under_way *way, struct place *place, struct ending *ending)
+{
+	struct head head;
+
+	READ(head, request, 0);
+	place_of_request(place, &head);
+	ending->whole_bytes = PART(u32, head, OFFSET_RQ_BYTES);
+	ending->is_last = ending->bytes >= ending->whole_bytes;
+	if (way && !ending->whole_bytes) {
+		place->operation = DISK_SYNC;
+		ending->is_timed = 1;
+		ending->device_ns = bpf_ktime_get_ns() - way->start_ns;
+		return 1;
+	}
+	if (!ending->whole_bytes && place->operation != DISK_FLUSH)
+		return 0;
+	event_unseen(UNSEEN_ISSUES);
+	return 1;
+}
+
 int disk_complete(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0], now = bpf_ktime_get_ns();
-	struct under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = requests.lookup(&request);
 	struct ending ending = {.status = (u32)ctx->args[1], .bytes = (u32)ctx->args[2]};
 	struct place place = {};
-	u32 left_bytes = 0;
 
-	READ(left_bytes, request, OFFSET_RQ_BYTES);
-	place_of_request(&place, request);
-	if (!way && !left_bytes && place.operation != DISK_FLUSH)
-		return 0; /* the flushes after a write that was complete before */
-	ending.is_last = ending.bytes >= left_bytes;
-	if (way) {
-		ending.is_attributed = way->is_attributed;
-		if (way->issue_ns) {
-			ending.is_timed = ending.is_queued = 1;
-			ending.device_ns = now - way->issue_ns;
-			ending.queue_ns = way->first_issue_ns - way->start_ns;
-		} else if (!left_bytes) {
-			place.operation = DISK_SYNC;
-			ending.is_timed = 1;
-			ending.device_ns = now - way->start_ns;
-		}
-	}
-	if (!ending.is_timed)
-		event_unseen(UNSEEN_ISSUES);
-	add_ending(row_of(&place, NULL), &ending, left_bytes);
+	if (way && way->issue_ns)
+		end_of_issued(way, &place, &ending, now);
+	else if (!end_of_unissued(request, way, &place, &ending))
+		return 0;
+	ending.is_attributed = way && way->is_attributed;
+	add_ending(row_of(&place, NULL), &ending);
 	if (way && way->owner_pid)
-		add_ending(row_of(&place, way), &ending, left_bytes);
+		add_ending(row_of(&place, way), &ending);
 	if (ending.status)
 		add_error(&place, way, ending.status);
-	if (way && ending.is_last) {
-		if (way->issue_ns)
-			fly(&place, -1);
+	if (way && ending.is_last)
 		requests.delete(&request);
-	}
 	return 0;
 }
 
@@ -349,7 +360,7 @@ static inline void add_other(struct disk_io *io, int what)
 
 static inline void count_bio(u64 bio, int what)
 {
-	struct under_way asker = {};
+	struct disk_under_way asker = {};
 	struct place place = {};
 
 	place_of_bio(&place, bio);
@@ -375,10 +386,12 @@ int disk_bio_split(struct bpf_raw_tracepoint_args *ctx)
 int disk_merge(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = requests.lookup(&request);
 	struct place place = {};
+	struct head head;
 
-	place_of_request(&place, request);
+	READ(head, request, 0);
+	place_of_request(&place, &head);
 	add_other(row_of(&place, NULL), MERGED);
 	if (!way)
 		return 0;

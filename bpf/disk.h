@@ -33,13 +33,13 @@ struct disk_io {
 	__u64 queue_max_ns;
 	__u64 device_ns;
 	__u64 device_max_ns;
-	__u32 untimed; /* of the requests: given to the driver before we looked; in no slot of the times */
+	__u32 untimed; /* of the requests: their beginning or their end was not seen; in no slot of the device times */
 	__u32 errors;  /* of the requests */
 	__u32 unattributed; /* of the requests: of kernel threads, as write-back and journals, or of nobody known; 0 for a process */
 	__u32 merged;    /* joined to another request: they are not among the requests */
 	__u32 split;     /* cut in two: the parts are among the requests */
 	__u32 requeued;  /* times that the driver gave one back */
-	__s32 in_flight; /* with the driver at the end of the interval; 0 for a process */
+	__s32 in_flight; /* with the driver at the end of the interval */
 	__u16 operation;
 	__u16 reserved;
 	__u32 queue_slots[24];
@@ -85,10 +85,19 @@ struct disk_error_key {
 	__u16 status;
 };
 
-struct disk_flight_key {
+struct disk_under_way {
+	__u64 start_ns;
+	__u64 first_issue_ns;
+	__u64 issue_ns; /* 0: not with the driver; what stands below up to the owner is not known then */
+	__u64 disk;     /* address of its struct gendisk */
 	__u32 major;
 	__u32 minor;
 	__u32 operation;
+	__u32 whole_bytes;
+	__u32 left_bytes;
+	__u32 owner_pid; /* 0: of no watched process */
+	__u64 owner_start_boottime_ns;
+	__u64 is_attributed;
 };
 
 #endif

@@ -73,10 +73,6 @@ BPF_ARRAY(choices, u8, CALLS);
 SWAPPED("hash", struct syscalls_key, struct syscalls_counts, totals, MAX_ENTRIES);
 SWAPPED("hash", struct syscalls_error_key, u64, errnos, MAX_ENTRIES);
 
-/* Reads a member of a struct of the kernel's that the verifier knows: one instruction, where READ is a call. */
-#define MEMBER(value, size, base, offset) \
-	asm volatile("%0 = *(" size " *)(%1 + %2)" : "=r"(value) : "r"(base), "i"(offset))
-
 static inline int is_compat(struct task_struct *task)
 {
 	u32 status;

@@ -7,6 +7,7 @@ is of no process; devices without requests (zram, device mapper, md) show on the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -20,9 +21,8 @@ from ebbflow.kernel.offsets import Members
 
 _STRUCTS = read_header(BPF_DIRECTORY / "disk.h").structs
 _KEY, _IO = _STRUCTS["disk_key"].dtype, _STRUCTS["disk_io"].dtype
-_ERROR_KEY, _FLIGHT_KEY = _STRUCTS["disk_error_key"].dtype, _STRUCTS["disk_flight_key"].dtype
-_POINTER, _STATE = np.dtype("<u8"), np.dtype("V40")
-_SIGNED, _COUNT = np.dtype("<i8"), np.dtype("<u8")
+_ERROR_KEY, _UNDER_WAY = _STRUCTS["disk_error_key"].dtype, _STRUCTS["disk_under_way"].dtype
+_POINTER = _COUNT = np.dtype("<u8")
 _IO_START = "block:block_io_start"
 # What ends before what begins: a beginning whose end is missed would be under way for ever.
 _HOOKS = (
@@ -35,6 +35,7 @@ _HOOKS = (
     ("block_rq_issue", "disk_issue"),
     ("block_rq_insert", "disk_insert"),
 )
+_PLACE, _OWNER = ("major", "minor", "operation"), ("pid", "start_boottime_ns")
 Array = np.ndarray[Any, Any]
 
 
@@ -59,14 +60,18 @@ class DiskProducer(EventProducer):
 
     def definitions(self) -> Mapping[str, int]:
         self._has_io_start = _IO_START in tracepoints()
-        return {"HAS_IO_START": int(self._has_io_start), "MAX_REQUESTS": self.config.disk.max_requests}
+        ends = [self.shared.btf.offset(*self.offsets[name]) + 8 for name in ("RQ_QUEUE", "RQ_FLAGS", "RQ_BYTES")]
+        return {
+            "HAS_IO_START": int(self._has_io_start),
+            "MAX_REQUESTS": self.config.disk.max_requests,
+            "HEAD_BYTES": -(-max(ends) // 8) * 8,
+        }
 
     def attach_probes(self) -> None:
         self._devices = Swapped.of(self.program, "devices", _KEY, _IO)
         self._processes = Swapped.of(self.program, "processes", _KEY, _IO)
         self._errors = Swapped.of(self.program, "errors", _ERROR_KEY, _COUNT)
-        self._flights = Map.of(self.program, "flights", _FLIGHT_KEY, _SIGNED)
-        self._requests = Map(self.program.map("requests").map_fd, _POINTER, _STATE)
+        self._requests = Map.of(self.program, "requests", _POINTER, _UNDER_WAY)
         for tracepoint, function in _HOOKS:
             self.program.probes.attach_raw_tracepoint(tracepoint, function)
         if self._has_io_start:
@@ -74,13 +79,18 @@ class DiskProducer(EventProducer):
 
     def aggregates(self, since_ns: int, now_ns: int) -> Iterable[Aggregate]:
         del since_ns, now_ns
-        keys, io = self._devices.take()
-        keys, io = with_flights(keys, io, *self._flights.items())
-        yield Aggregate(kind=self.layout.kind("device"), payload=placed(keys, io))
-        keys, io = self._processes.take()
-        yield self._of_processes("process", keys, placed(keys, io))
+        flying = self._flying()
+        keys, io = with_flights(*self._devices.take(), flying, _PLACE)
+        yield Aggregate(kind=self.layout.kind("device"), payload=finished(keys, io))
+        owned = flying[flying["pid"] != 0]
+        keys, io = with_flights(*self._processes.take(), owned, (*_PLACE, *_OWNER))
+        yield self._of_processes("process", keys, finished(keys, io))
         keys, counts = self._errors.take()
         yield self._of_processes("errors", keys, error_rows(keys, counts, self.layout.payload("errors")))
+
+    def _flying(self) -> Array:
+        """Keys of the requests that are with a driver now, as many as there are."""
+        return flights(self._requests.items()[1])
 
     def _of_processes(self, kind: str, keys: Array, payload: Array) -> Aggregate:
         return Aggregate(
@@ -96,36 +106,44 @@ class DiskProducer(EventProducer):
         }
 
 
-def with_flights(keys: Array, io: Array, flight_keys: Array, flights: Array) -> tuple[Array, Array]:
-    """Devices' rows with their requests in flight; a device that only has those gets a row, too.
+def flights(under_way: Array) -> Array:
+    """Keys, struct disk_key of shape (m,), of the requests (struct disk_under_way) that are with a driver."""
+    flying = under_way[under_way["issue_ns"] != 0]
+    keys = np.zeros(len(flying), _KEY)
+    for name in _PLACE:
+        keys[name] = flying[name]
+    keys["pid"], keys["start_boottime_ns"] = flying["owner_pid"], flying["owner_start_boottime_ns"]
+    return keys
+
+
+def with_flights(keys: Array, io: Array, flying: Array, by: tuple[str, ...]) -> tuple[Array, Array]:
+    """Rows with their requests in flight; what only has those gets a row, too.
 
     Args:
         keys: struct disk_key, shape (n,).
         io: struct disk_io, shape (n,).
-        flight_keys: struct disk_flight_key, shape (m,).
-        flights: int64, shape (m,).
+        flying: struct disk_key of each request in flight, shape (m,).
+        by: the members of a key that count.
     """
-    if not len(flights):
-        return keys, io
-    rows = {place: index for index, place in enumerate(zip(*_places(keys), strict=True))}
-    known = np.array([rows.get(place, -1) for place in zip(*_places(flight_keys), strict=True)])
-    io["in_flight"][known[known >= 0]] = flights[known >= 0]
-    alone = (known < 0) & (flights != 0)
-    more_keys, more_io = np.zeros(alone.sum(), keys.dtype), np.zeros(alone.sum(), io.dtype)
-    for name in ("major", "minor", "operation"):
-        more_keys[name] = flight_keys[name][alone]
-    more_io["in_flight"] = flights[alone]
-    return np.concatenate([keys, more_keys]), np.concatenate([io, more_io])
+    counts = Counter(_tuples(flying, by))
+    alone = sorted(counts.keys() - set(_tuples(keys, by)))
+    more: Array = np.zeros(len(alone), keys.dtype)
+    for index, name in enumerate(by):
+        more[name] = np.array([key[index] for key in alone], more.dtype[name])
+    keys, io = np.concatenate([keys, more]), np.concatenate([io, np.zeros(len(alone), io.dtype)])
+    io["in_flight"] = np.array([counts[key] for key in _tuples(keys, by)], np.int32)
+    return keys, io
 
 
-def _places(keys: Array) -> tuple[list[int], list[int], list[int]]:
-    return keys["major"].tolist(), keys["minor"].tolist(), keys["operation"].tolist()
+def _tuples(keys: Array, members: tuple[str, ...]) -> list[tuple[int, ...]]:
+    return list(zip(*(keys[name].tolist() for name in members), strict=True))
 
 
-def placed(keys: Array, io: Array) -> Array:
-    """Rows that say of which device and operation they are."""
-    for name in ("major", "minor", "operation"):
+def finished(keys: Array, io: Array) -> Array:
+    """Rows that say of which device and operation they are, and how many requests they count."""
+    for name in _PLACE:
         io[name] = keys[name]
+    io["requests"] = io["untimed"] + io["device_slots"].sum(axis=1, dtype=np.uint64)
     return io
 
 
