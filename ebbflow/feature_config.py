@@ -59,4 +59,4 @@ class MemoryConfig(Section):
 
 
 class DiskConfig(Section):
-    max_requests: int = Field(16384, ge=64, description="requests on their way that are followed")
+    max_requests: int = Field(65536, ge=64, description="requests of all devices whose times are followed")
