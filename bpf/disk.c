@@ -64,6 +64,7 @@ struct head {
 #define PART(type, head, offset) (*(type *)((head).bytes + (offset)))
 
 BPF_HASH(requests, u64, struct disk_under_way, MAX_REQUESTS);
+BPF_ARRAY(crowded, u32, 1); /* 1: there was no room for a request */
 BPF_ARRAY(nothing, struct disk_io, 1);
 SWAPPED("hash", struct disk_key, struct disk_io, devices, MAX_DEVICES);
 SWAPPED("hash", struct disk_key, struct disk_io, processes, MAX_PROCESSES);
@@ -193,15 +194,39 @@ static inline void add_error(struct place *place, struct disk_under_way *way, u3
 		event_lost_in_map();
 }
 
+/* What is known of a request that has not ended. */
+static inline struct disk_under_way *known(u64 request)
+{
+	struct disk_under_way *way = requests.lookup(&request);
+
+	return way && way->start_ns ? way : NULL;
+}
+
 /* A request that is seen for the first time; it is with nobody yet. */
 static inline void meet(u64 request, u64 now, int is_asker)
 {
-	struct disk_under_way way = {.start_ns = now};
+	struct disk_under_way way = {.start_ns = now}, *old = requests.lookup(&request);
+	u32 zero = 0, one = 1;
 
 	if (is_asker)
 		own(&way);
-	if (requests.update(&request, &way))
+	if (old) {
+		*old = way;
+	} else if (requests.update(&request, &way)) {
 		event_lost_in_map();
+		crowded.update(&zero, &one);
+	}
+}
+
+/* The kernel will use its memory again, and so do we, while there is room for all that it uses. */
+static inline void forget(u64 request, struct disk_under_way *way)
+{
+	int zero = 0;
+	u32 *is_crowded = crowded.lookup(&zero);
+
+	way->start_ns = way->issue_ns = 0;
+	if (is_crowded && *is_crowded)
+		requests.delete(&request);
 }
 
 /* A request whose address is used again ended without being seen to: when is not known, nor with which error. */
@@ -224,7 +249,7 @@ static inline void end_unseen(struct disk_under_way *way)
 int disk_start(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct disk_under_way *old = requests.lookup(&request);
+	struct disk_under_way *old = known(request);
 
 	if (old)
 		end_unseen(old);
@@ -236,7 +261,7 @@ int disk_insert(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
 
-	if (!requests.lookup(&request))
+	if (!known(request))
 		meet(request, bpf_ktime_get_ns(), !HAS_IO_START);
 	return 0;
 }
@@ -244,7 +269,7 @@ int disk_insert(struct bpf_raw_tracepoint_args *ctx)
 int disk_issue(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0], now = bpf_ktime_get_ns();
-	struct disk_under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = known(request);
 	struct place place = {};
 	struct head head;
 
@@ -252,7 +277,7 @@ int disk_issue(struct bpf_raw_tracepoint_args *ctx)
 		end_unseen(way);
 	if (!way || way->issue_ns) {
 		meet(request, now, !HAS_IO_START);
-		way = requests.lookup(&request);
+		way = known(request);
 		if (!way)
 			return 0;
 	}
@@ -272,7 +297,7 @@ int disk_issue(struct bpf_raw_tracepoint_args *ctx)
 int disk_requeue(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct disk_under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = known(request);
 	struct place place = {};
 	struct disk_io *io;
 	struct head head;
@@ -330,7 +355,7 @@ static inline int end_of_unissued(u64 request, struct disk_under_way *way, struc
 int disk_complete(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0], now = bpf_ktime_get_ns();
-	struct disk_under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = known(request);
 	struct ending ending = {.status = (u32)ctx->args[1], .bytes = (u32)ctx->args[2]};
 	struct place place = {};
 
@@ -345,7 +370,7 @@ int disk_complete(struct bpf_raw_tracepoint_args *ctx)
 	if (ending.status)
 		add_error(&place, way, ending.status);
 	if (way && ending.is_last)
-		requests.delete(&request);
+		forget(request, way);
 	return 0;
 }
 
@@ -386,7 +411,7 @@ int disk_bio_split(struct bpf_raw_tracepoint_args *ctx)
 int disk_merge(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 request = ctx->args[0];
-	struct disk_under_way *way = requests.lookup(&request);
+	struct disk_under_way *way = known(request);
 	struct place place = {};
 	struct head head;
 
@@ -397,6 +422,6 @@ int disk_merge(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (way->owner_pid)
 		add_other(row_of(&place, way), MERGED);
-	requests.delete(&request);
+	forget(request, way);
 	return 0;
 }

@@ -86,7 +86,7 @@ struct disk_error_key {
 };
 
 struct disk_under_way {
-	__u64 start_ns;
+	__u64 start_ns; /* 0: it has ended */
 	__u64 first_issue_ns;
 	__u64 issue_ns; /* 0: not with the driver; what stands below up to the owner is not known then */
 	__u64 disk;     /* address of its struct gendisk */

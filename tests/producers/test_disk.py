@@ -328,11 +328,16 @@ def test_errors_of_a_full_device_are_counted_by_status_and_process(stack, loop, 
     assert told.rows["errors"]["pid"].tolist() == [program.pid]
 
 
-def test_map_of_requests_is_empty_when_nothing_is_under_way(loop, attach, tmp_path):
+def test_requests_without_room_are_counted_without_time(loop, attach, tmp_path):
     name = loop()
     program = Program(tmp_path, KNOWN, f"/dev/{name}")
-    producer = attach(program, max_requests=256)
+    # Fewer entries than the device has requests: what is forgotten at its end makes room.
+    producer = attach(program, max_requests=64)
     program.go()
-    assert producer.map_usage()["requests"] < 0.5
-    assert asked(Told(producer).process(program.pid, name)) == {READ: 503, WRITE: 1009}
-    assert producer.blind_spots()["map_lost"] == 0
+    told = Told(producer)
+    device, process = told.device(name), told.process(program.pid, name)
+    assert asked(device) == {READ: 503, WRITE: 1009, FLUSH: 1}
+    assert producer.blind_spots()["map_lost"] > 0
+    for operation in (READ, WRITE):
+        assert device[operation]["device_slots"].sum() + device[operation]["untimed"] == device[operation]["requests"]
+    assert 0 < process[READ]["requests"] <= 503
