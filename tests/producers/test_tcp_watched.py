@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections import Counter
 
 import pytest
 from tcp_seen import CLIENT, SERVER, Told, start
@@ -95,23 +96,23 @@ def test_tcp_short_lived_clients_lose_nothing(start):
     assert len({int(row["pid"]) for row, _ in told.of("connect")}) == 29
 
 
-def test_tcp_ports_decide_where_they_are_asked_for(start):
+@pytest.mark.parametrize(("target", "told_of"), [("port", [3]), ("pid", [3, 7])])
+def test_tcp_ports_decide_where_they_are_asked_for(start, target, told_of):
     child = start.child("""
     listeners = [listen(), listen(), listen()]
     ready(*(listener.getsockname()[1] for listener in listeners))
     for count, listener in zip((3, 5, 7), listeners):
         for _ in range(count): finish(*pair(listener))
     """)
-    wanted, excluded, other = map(int, child.said)
-    producer = start.producer(f"port:{wanted}")
-    by_pid = start.producer(f"pid:{child.pid}", capture__exclude_ports=[excluded])
+    wanted, excluded, _ = map(int, child.said)
+    number = wanted if target == "port" else child.pid
+    producer = start.producer(f"{target}:{number}", capture__exclude_ports=[excluded])
     child.go()
     told = Told(producer)
-    assert told.counts() == {"connect": 3, "accept": 3, "close": 6}
-    told = Told(by_pid)
-    assert told.counts() == {"connect": 3 + 7, "accept": 3 + 7, "close": 2 * (3 + 7)}
-    assert excluded not in {int(p["connection"]["remote_port"]) for _, p in told.of("close")}
-    assert other in {int(p["connection"]["remote_port"]) for _, p in told.of("close")}
+    assert told.counts() == {"connect": sum(told_of), "accept": sum(told_of), "close": 2 * sum(told_of)}
+    ports = Counter(int(p["connection"]["remote_port"]) for _, p in told.of("close", CLIENT))
+    assert sorted(ports.values()) == told_of
+    assert excluded not in ports
 
 
 def test_tcp_strangers_are_not_told(start):
