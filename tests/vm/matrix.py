@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from vm import page
@@ -25,15 +26,15 @@ _GUEST = Path(__file__).with_name("guest.py")
 _HOST_TIMEOUT_S = 300
 
 
-def try_kernel(kernel: Kernel) -> Result:
-    """Boot one kernel and run every check.
+def try_kernel(kernel: Kernel, checks: Sequence[str] = ()) -> Result:
+    """Boot one kernel and run its checks, all of them if none are named.
 
     Raises:
         Unavailable: it did not come to its end.
     """
-    booted = boot(kernel, tell)
-    checks = checks_of(booted.reports)
-    return Result(kernel.name, kernel.release, kernel.version, booted.boot_s, booted.total_s, checks)
+    booted = boot(kernel, tell, checks)
+    found = checks_of(booted.reports)
+    return Result(kernel.name, kernel.release, kernel.version, booted.boot_s, booted.total_s, found)
 
 
 def try_host() -> Result:
@@ -52,10 +53,14 @@ def try_host() -> Result:
 
 
 def checks_of(reports: list[Report]) -> tuple[Check, ...]:
-    """The checks in a fixed order, however they came."""
-    found = [Check(**report) for report in reports if report["group"] not in {"start", "end"}]
-    order = ("mechanism", "feature", "tracepoint")
-    return tuple(sorted(found, key=lambda check: order.index(check.group)))
+    """The checks in a fixed order, however they came; a hook once, with all features that have it."""
+    found = [Check(**report) for report in reports if report["group"] in {"mechanism", "feature"}]
+    users: dict[str, list[str]] = {}
+    for report in reports:
+        if report["group"] == "hook":
+            users.setdefault(report["name"], []).append(report["detail"])
+    hooks = [Check("hook", name, "ok", ", ".join(sorted(users[name]))) for name in sorted(users)]
+    return (*sorted(found, key=lambda check: (check.group != "mechanism", check.name)), *hooks)
 
 
 def merged(old: list[Result], new: list[Result]) -> list[Result]:
@@ -66,6 +71,8 @@ def merged(old: list[Result], new: list[Result]) -> list[Result]:
 
 
 def tell(report: Report) -> None:
+    if report["group"] == "hook":
+        return
     words = (report["group"], report["name"], report["status"], report["detail"])
     sys.stdout.write("  " + " ".join(word for word in words if word) + "\n")
     sys.stdout.flush()

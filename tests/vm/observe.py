@@ -15,12 +15,13 @@ from vm.checks import Feature, Seen, Workload
 
 from ebbflow.component import Producer
 from ebbflow.config import load
+from ebbflow.kernel.attached import owner
 from ebbflow.kernel.layout import BPF_DIRECTORY, Layout, event_layout, read_header
 from ebbflow.records import decode
 from ebbflow.testing.producers import attached
 
-# Of drains that bring nothing, after which all has come; what is aggregated comes with the housekeeping.
-_QUIET_ROUNDS = 3
+# All has come when so many rounds brought nothing; a feature that has always something to tell gets the second figure.
+_QUIET_ROUNDS, _MOST_ROUNDS = 3, 15
 _ROUND_S = 0.2
 
 
@@ -113,8 +114,8 @@ class Decoder:
             yield Seen(self.names[kind], row, head)
 
 
-def observe(kind: type[Producer], feature: Feature) -> list[Seen]:
-    """All rows that a producer publishes about the feature's workload."""
+def observe(kind: type[Producer], feature: Feature) -> tuple[list[Seen], list[str]]:
+    """All rows that a producer publishes about the feature's workload, and where it has attached programs."""
     decoder = Decoder.of(feature.name)
     with working(feature.workload) as worker:
         settings = {"capture.targets": [f"pid:{worker.pid}"], "capture.interval_s": 0.1, "redaction.enabled": False}
@@ -122,17 +123,26 @@ def observe(kind: type[Producer], feature: Feature) -> list[Seen]:
         with attached(kind, config) as producer:
             producer.housekeeping()
             worker.work()
-            return [seen for value in drained(producer) for seen in decoder.read(value)]
+            seen = [seen for value in drained(producer) for seen in decoder.read(value)]
+            return seen, hooks()
+
+
+def hooks() -> list[str]:
+    """Kind and target of what this process has attached to the kernel, as the kernel tells it."""
+    places = {(one.kind, one.target) for one in owner(os.getpid()).attachments if not one.target.startswith("/")}
+    return [f"{kind} {target}" for kind, target in sorted(places)]
 
 
 def drained(producer: Producer) -> Iterator[bytes]:
     """Batches until nothing comes any more."""
     quiet = 0
-    while quiet < _QUIET_ROUNDS:
+    for _ in range(_MOST_ROUNDS):
         while producer.drain():
             pass
         producer.housekeeping()
         batches = producer.batches(everything=True)
         yield from (batch.value for batch in batches)
         quiet = 0 if any(batch.events for batch in batches) else quiet + 1
+        if quiet == _QUIET_ROUNDS:
+            return
         time.sleep(_ROUND_S)

@@ -27,21 +27,22 @@ What `ebbflow doctor` tries: a tiny program of each kind is compiled, loaded, at
 _FEATURES = """\
 Each producer watches one process, which does a known thing; *yes* means that exactly the rows came that had to come.
 """
-_TRACEPOINTS = """\
-Those that the programs attach to; where a kernel lacks one, what the feature does without it is on the feature's page.
+_HOOKS = """\
+What each kernel itself said was attached to it while the features ran (probes of libraries left out). Where a kernel
+has no such tracepoint, the feature's page says what it does without.
 """
 
 
 def page(results: list[Result]) -> str:
     """The whole text."""
     sections = (
-        _HEAD + "\n" + _table("", results, _facts(results)),
+        _HEAD + "\n" + _table(("", *(result.name for result in results)), _facts(results)),
         "## Kinds of programs\n\n"
         + _MECHANISMS
         + "\n"
         + _checks("kind", "mechanism", results, lambda name: f"`{name}`"),
         "## Features\n\n" + _FEATURES + "\n" + _checks("feature and workload", "feature", results, _workload),
-        "## Tracepoints\n\n" + _TRACEPOINTS + "\n" + _checks("", "tracepoint", results, lambda name: f"`{name}`"),
+        "## What is attached\n\n" + _HOOKS + "\n" + _hooks(results),
         *_failures(results),
     )
     return "\n".join(sections)
@@ -50,8 +51,6 @@ def page(results: list[Result]) -> str:
 def _facts(results: list[Result]) -> Iterator[tuple[str, ...]]:
     yield "release", *(result.release for result in results)
     yield "package", *(result.version or ABSENT for result in results)
-    yield "seconds to boot, emulated", *(f"{result.boot_s:g}" if result.boot_s else ABSENT for result in results)
-    yield "seconds in all", *(f"{result.total_s:g}" for result in results)
 
 
 def _workload(name: str) -> str:
@@ -63,7 +62,24 @@ def _checks(heading: str, group: str, results: list[Result], label: Callable[[st
     """A row for each name that any kernel has, in the order of the first one that knows it."""
     names = dict.fromkeys(name for result in results for name in result.of(group))
     rows = ((label(name), *(_cell(result.of(group).get(name)) for result in results)) for name in names)
-    return _table(heading, results, rows)
+    return _table((heading, *(result.name for result in results)), rows)
+
+
+def _hooks(results: list[Result]) -> str:
+    """As `_checks`, with the features that attach there on any kernel."""
+    users: dict[str, set[str]] = {}
+    for result in results:
+        for name, check in result.of("hook").items():
+            users.setdefault(name, set()).update(check.detail.split(", "))
+    rows = (
+        (f"`{name}`", _users(users[name]), *(_cell(result.of("hook").get(name)) for result in results))
+        for name in sorted(users)
+    )
+    return _table(("hook", "of", *(result.name for result in results)), rows)
+
+
+def _users(names: set[str]) -> str:
+    return "every feature" if len(names) == len(FEATURES) else ", ".join(sorted(names))
 
 
 def _cell(check: Check | None) -> str:
@@ -87,9 +103,8 @@ def _short(text: str) -> str:
     return text if len(text) <= _BEGIN + _END else f"{text[:_BEGIN].rstrip()} … {text[-_END:].lstrip()}"
 
 
-def _table(heading: str, results: list[Result], rows: Iterable[tuple[str, ...]]) -> str:
-    columns = (heading, *(result.name for result in results))
-    lines = [columns, tuple("---" for _ in columns), *rows]
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [headings, tuple("---" for _ in headings), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 

@@ -14,8 +14,8 @@ class Check:
     """One thing that a kernel can do, or not.
 
     Attributes:
-        group: mechanism, feature or tracepoint.
-        status: ok; failed, and detail says how; absent: this kernel, or this checkout, has no such thing.
+        group: mechanism, feature, or hook: where programs of the features named in detail are attached.
+        status: ok; failed, and detail says how; absent: this checkout has no such thing.
     """
 
     group: str

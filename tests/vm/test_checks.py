@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vm.checks import FEATURES, Expected, Feature, Seen, measure, tracepoints
+from vm.checks import FEATURES, Expected, Feature, Seen, measure
 
 ROW = np.zeros(1, [("pid", "<u4")])[0]
 
@@ -40,13 +40,6 @@ def test_measure_says_what_is_not_as_expected():
     )
     assert measure(feature, ROWS) == (True, "calls.calls 1009; calls 3, not 23; x 0, not any")
     assert measure(Feature("f", "does", print, feature.expected[:1]), ROWS) == (False, "calls.calls 1009")
-
-
-def test_tracepoints_are_those_of_the_programs(tmp_path):
-    (tmp_path / "a.c").write_text("TRACEPOINT_PROBE(sched, sched_switch)\n{\n}\n")
-    (tmp_path / "check.c").write_text("TRACEPOINT_PROBE(syscalls, sys_enter_getppid)\n")
-    assert tracepoints(tmp_path) == ["sched:sched_switch"]
-    assert "sched:sched_process_exec" in tracepoints()
 
 
 def test_every_feature_has_its_checks():

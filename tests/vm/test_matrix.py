@@ -25,9 +25,14 @@ def test_merged_replaces_the_same_kernel_and_the_machine_and_keeps_others():
 def test_checks_come_in_a_fixed_order():
     reports = [
         {"group": group, "name": "n", "status": "ok", "detail": ""}
-        for group in ("start", "tracepoint", "feature", "mechanism", "end")
+        for group in ("start", "hook", "feature", "mechanism", "end")
     ]
-    assert [check.group for check in checks_of(reports)] == ["mechanism", "feature", "tracepoint"]
+    assert [check.group for check in checks_of(reports)] == ["mechanism", "feature", "hook"]
+
+
+def test_hook_of_several_features_is_one_check():
+    reports = [{"group": "hook", "name": "x", "status": "ok", "detail": feature} for feature in ("tcp", "cpu")]
+    assert checks_of(reports) == (Check("hook", "x", "ok", "cpu, tcp"),)
 
 
 def test_failures_count_on_debians_kernels_only():

@@ -8,8 +8,8 @@ from vm.kernels import choose, fetched
 from vm.matrix import try_kernel
 from vm.results import Check, Result
 
-from ebbflow.kernel.check import MECHANISMS
-
+# Other kinds of programs are tried by the tier bpf, on the machine itself, which may lack kprobes.
+ASKED = ("kprobe", "feature")
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -17,22 +17,17 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 def found() -> Result:
     """What the kernel can do: it boots once."""
     (kernel,) = choose(fetched(), ["oldest"])
-    return try_kernel(kernel)
+    return try_kernel(kernel, ASKED)
 
 
 def problem(result: Result, check: Check) -> str:
     return check.detail if check.status == "failed" and not is_known(result.name, check) else ""
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
-def test_kind_of_program_runs(found, name):
-    assert found.of("mechanism")[name].status == "ok", found.of("mechanism")[name].detail
+def test_kprobe_runs(found):
+    assert found.of("mechanism")["kprobe"].status == "ok", found.of("mechanism")["kprobe"].detail
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_feature_gives_exact_counts(found, name):
     assert problem(found, found.of("feature")[name]) == ""
-
-
-def test_tracepoints_are_there(found):
-    assert [check.name for check in found.of("tracepoint").values() if check.status != "ok"] == []

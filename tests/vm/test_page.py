@@ -17,15 +17,18 @@ def test_page_committed_is_what_the_results_give():
 def test_page_has_a_row_for_every_check_and_a_column_for_every_kernel():
     text = page.page(
         [
-            result("6.1", Check("mechanism", "kprobe", "ok"), Check("tracepoint", "tcp:new", "absent")),
+            result("6.1", Check("mechanism", "kprobe", "ok"), Check("feature", "tcp", "absent")),
             result(
-                "6.12", Check("mechanism", "kprobe", "failed", "no such file"), Check("tracepoint", "tcp:new", "ok")
+                "6.12",
+                Check("mechanism", "kprobe", "failed", "no such file"),
+                Check("feature", "tcp", "ok"),
+                Check("hook", "raw_tracepoint x", "ok", "cpu, tcp"),
             ),
         ]
     )
     assert "| kind | 6.1 | 6.12 |" in text
     assert "| `kprobe` | yes | no |" in text
-    assert "| `tcp:new` | — | yes |" in text
+    assert "| `raw_tracepoint x` | cpu, tcp | — | yes |" in text
     assert "- 6.12, kprobe: no such file" in text
 
 
