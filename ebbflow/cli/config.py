@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _PIPE_COLUMNS = 240
 
 
+_LONGEST_CELL = 60
+
+
 def register(app: typer.Typer) -> None:
     app.command()(config)
 
@@ -49,7 +52,7 @@ def _print_table(settings: list[Setting]) -> None:
         table.add_column(heading, overflow="fold")
     for row in settings:
         style = "" if row.origin == "default" else "bold"
-        table.add_row(*(Text(cell, style) for cell in (row.key, _text(row.shown), row.origin, row.description)))
+        table.add_row(*(Text(cell, style) for cell in (row.key, _short(_text(row.shown)), row.origin, row.description)))
     Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
@@ -59,3 +62,8 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}={item}" for key, item in value.items()) or "-"
     return "-" if value is None or value == "" else str(value)
+
+
+def _short(text: str) -> str:
+    """A long list takes no whole screen; --json has all of it."""
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

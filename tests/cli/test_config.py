@@ -27,6 +27,15 @@ def test_config_table_has_a_row_for_every_setting(run):
     assert keys == [setting.key for setting in load(environ={}).settings()]
 
 
+def test_config_table_long_value_is_cut_and_whole_as_json(run, monkeypatch):
+    targets = ",".join(f"pid:{number}" for number in range(100))
+    monkeypatch.setenv("EBBFLOW_CAPTURE__TARGETS", targets)
+    (row,) = [line for line in run("config").splitlines() if line.startswith("capture.targets")]
+    assert "pid:0,pid:1" in row
+    assert "…" in row
+    assert "pid:99" in run("config", "--json")
+
+
 def test_config_table_says_where_a_value_came_from(run, monkeypatch):
     monkeypatch.setenv("EBBFLOW_CAPTURE__TARGETS", "pid:1,port:80")
     monkeypatch.setenv("EBBFLOW_OTLP__HEADERS", "token=hunter2")
