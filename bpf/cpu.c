@@ -11,7 +11,12 @@
  * Only sched_waking is used, not sched_wakeup: it runs where the waker runs. It can run before the switch-out of the
  * thread that it wakes: then the thread was ready from the switch-out on.
  *
- * BCC dialect. Flags given by the loader: PERIOD_NS, OFF_MIN_NS, MAX_STACKS, MAX_THREADS, ARG_* (where sched_switch has
+ * A stack costs ten times what the rest of a switch does, and must be taken before it is known how long the wait will
+ * be. So a thread that switches all the time has its stack taken STACK_GAP_NS apart on average, after a burst of
+ * BURST; its waits are short by nature. A long wait that began without is told as such. Where a thread is preempted
+ * says nothing that samples do not say, so that is left out unless it is asked for.
+ *
+ * BCC dialect. Flags given by the loader: PERIOD_NS, OFF_MIN_NS, STACK_GAP_NS, PREEMPTED_STACKS, MAX_STACKS, MAX_THREADS, ARG_* (where sched_switch has
  * its arguments; ARG_STATE -1: nowhere), RING_PAGES, WATCH_ALL, WATCH_PORTS, OFFSET_*.
  */
 #include <uapi/linux/ptrace.h>
@@ -34,6 +39,10 @@ enum {
 	MAX_PROCESSES = 8192,
 	MAX_PAIRS = 16384,
 	NS_PER_US = 1000,
+	BURST = 64, /* stacks of one thread that may be taken at once */
+	NO_STACK = 0,
+	NOT_TAKEN = 1, /* in place of a stack's hash */
+	FIRST_HASH = 2,
 };
 
 /* include/linux/sched.h, the same since 4.14. */
@@ -50,7 +59,8 @@ enum { UNSEEN_THREADS = 0 };
 struct thread {
 	u64 out_ns;    /* since when it is not running; 0: it runs */
 	u64 waking_ns; /* when it was woken last; 0: not since it ran */
-	u64 stack;     /* where it went out */
+	u64 stack;     /* where it went out: hash, or NOT_TAKEN */
+	u64 due_ns;    /* when its next stack would be taken, were they taken evenly */
 	u64 start;     /* of its process */
 	u64 waker_start;
 	u32 pid;
@@ -124,7 +134,7 @@ int cpu_sample(void *ctx)
 	return 0;
 }
 
-/* Of addresses: two different stacks have the same one time in 2^64. Never 0. */
+/* Of addresses: two different stacks have the same one time in 2^64. */
 static inline u64 hash_of(const u64 *addresses, u64 frames)
 {
 	u64 hash = frames;
@@ -135,7 +145,7 @@ static inline u64 hash_of(const u64 *addresses, u64 frames)
 		hash = (hash ^ addresses[i]) * 0x9e3779b97f4a7c15;
 		hash ^= hash >> 29;
 	}
-	return hash ? hash : 1;
+	return hash < FIRST_HASH ? FIRST_HASH : hash;
 }
 
 /* Keep the current thread's stack for this interval: its hash. */
@@ -147,7 +157,7 @@ static inline u64 keep_stack(void *ctx)
 	void *table = stacks.lookup(&zero);
 
 	if (!stack)
-		return 0;
+		return NOT_TAKEN;
 	frames = take_stack(ctx, stack->addresses, &stack->kernel_frames, &stack->user_frames);
 	stack->truncated = is_truncated(stack->kernel_frames, stack->user_frames);
 	hash = hash_of(stack->addresses, frames);
@@ -155,6 +165,19 @@ static inline u64 keep_stack(void *ctx)
 	if (table && !bpf_map_lookup_elem(table, &hash))
 		bpf_map_update_elem(table, &hash, stack, BPF_NOEXIST);
 	return hash;
+}
+
+/* Whether it is this thread's turn: a leaky bucket in terms of time (GCRA). */
+static inline int may_take_stack(struct thread *thread, u64 now_ns)
+{
+	u64 earliest_ns = now_ns - (u64)(BURST - 1) * STACK_GAP_NS;
+
+	if (thread->due_ns > now_ns)
+		return 0;
+	if (thread->due_ns < earliest_ns)
+		thread->due_ns = earliest_ns;
+	thread->due_ns += STACK_GAP_NS;
+	return 1;
 }
 
 static inline void note_off(struct thread *thread, u64 total_ns, u64 queued_ns)
@@ -165,7 +188,7 @@ static inline void note_off(struct thread *thread, u64 total_ns, u64 queued_ns)
 		.start_boottime_ns = thread->start,
 		.pid = thread->pid,
 		.state = thread->state,
-		.stack = total_ns < OFF_MIN_NS ? 0 : thread->stack,
+		.stack = total_ns < OFF_MIN_NS ? NO_STACK : thread->stack,
 	};
 
 	total = find_or_add(offs.lookup(&zero), &key, &none);
@@ -232,17 +255,17 @@ static inline u32 wait_of(u64 is_preempted, u64 state)
 	return state & TASK_UNINTERRUPTIBLE_BIT ? CPU_UNINTERRUPTIBLE : CPU_SLEEPING;
 }
 
-/* The current thread, which leaves the CPU. */
-static inline void switch_out(struct bpf_raw_tracepoint_args *ctx, u64 now_ns)
+/* The current thread, which leaves the CPU. Says when, if somebody watches; the clock is dear. */
+static inline u64 switch_out(struct bpf_raw_tracepoint_args *ctx)
 {
 	int zero = 0;
-	u64 ids = bpf_get_current_pid_tgid(), state = 0;
+	u64 ids = bpf_get_current_pid_tgid(), state = 0, now_ns;
 	u32 pid = ids >> 32, tid = ids;
 	struct thread *thread, fresh = {};
 	struct cpu_ticks *tick;
 
 	if (!pid)
-		return;
+		return 0;
 #if ARG_STATE >= 0
 	state = (u32)ctx->args[ARG_STATE];
 #else
@@ -251,10 +274,10 @@ static inline void switch_out(struct bpf_raw_tracepoint_args *ctx, u64 now_ns)
 	/* Its last: the watch may have forgotten the process already. */
 	if (state & TASK_DEAD_BIT) {
 		threads.delete(&tid);
-		return;
+		return 0;
 	}
 	if (!watched(pid))
-		return;
+		return 0;
 	thread = threads.lookup(&tid);
 	if (!thread) {
 		fresh.pid = pid;
@@ -264,14 +287,18 @@ static inline void switch_out(struct bpf_raw_tracepoint_args *ctx, u64 now_ns)
 	}
 	if (!thread) {
 		event_unseen(UNSEEN_THREADS);
-		return;
+		return 0;
 	}
 	tick = ticks.lookup(&zero);
 	if (tick)
 		tick->switches++;
+	now_ns = bpf_ktime_get_ns();
 	thread->state = wait_of((u8)ctx->args[ARG_PREEMPT], state);
-	thread->stack = keep_stack(ctx);
+	thread->stack = NOT_TAKEN;
+	if ((PREEMPTED_STACKS || thread->state != CPU_PREEMPTED) && may_take_stack(thread, now_ns))
+		thread->stack = keep_stack(ctx);
 	thread->out_ns = now_ns;
+	return now_ns;
 }
 
 /* The next thread, which is given the CPU: its wait is over. */
@@ -287,6 +314,8 @@ static inline void switch_in(u64 task, u64 now_ns)
 	thread = threads.lookup(&tid);
 	if (!thread || !thread->out_ns)
 		return;
+	if (!now_ns)
+		now_ns = bpf_ktime_get_ns();
 	total_ns = now_ns - thread->out_ns;
 	ready_ns = thread->out_ns;
 	if (thread->state != CPU_PREEMPTED && thread->waking_ns > ready_ns)
@@ -301,9 +330,8 @@ static inline void switch_in(u64 task, u64 now_ns)
 
 int cpu_switch(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 now_ns = bpf_ktime_get_ns();
+	u64 now_ns = switch_out(ctx);
 
-	switch_out(ctx, now_ns);
 	switch_in(ctx->args[ARG_NEXT], now_ns);
 	return 0;
 }

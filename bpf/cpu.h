@@ -16,7 +16,8 @@ enum cpu_kind {
 };
 
 enum cpu_flags {
-	CPU_SHORT = 16, /* CPU_OFF: waits shorter than cpu.off_cpu_min_s, summed up without their stack */
+	CPU_SHORT = 16,     /* CPU_OFF: waits shorter than cpu.off_cpu_min_s, summed up without their stack */
+	CPU_NOT_TAKEN = 32, /* CPU_OFF: longer ones without: preempted (cpu.preempted_stacks), or switching too often */
 };
 
 /* Why a thread was not running. */
@@ -88,7 +89,7 @@ struct cpu_run {
 /* Keys and values of the maps. */
 struct cpu_off_key {
 	__u64 start_boottime_ns;
-	__u64 stack; /* 0: none was kept */
+	__u64 stack; /* its hash; 0: short waits, 1: not taken */
 	__u32 pid;
 	__u32 state;
 };

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 _TASK = "task_struct *"
 _NS = 1_000_000_000
 NO_STATE = -1
+# In place of a stack's hash.
+_SHORT, _NOT_TAKEN = 0, 1
 Array = np.ndarray[Any, Any]
 
 
@@ -34,8 +37,18 @@ def switch_arguments(parameters: Sequence[str]) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class KeptStack:
+    """How many addresses of kernel and user there are, whether there were more; the addresses as rows have them."""
+
+    kernel_frames: int
+    user_frames: int
+    truncated: bool
+    addresses: bytes
+
+
 class StackCache:
-    """Addresses of stacks by their hash, the longest unused forgotten first.
+    """Stacks by their hash, the longest unused forgotten first.
 
     Args:
         most: stacks kept. A thread that sleeps for longer than its stack is kept has lost it.
@@ -43,32 +56,27 @@ class StackCache:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._known: OrderedDict[int, np.void] = OrderedDict()
+        self._known: OrderedDict[int, KeptStack] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
 
     def add(self, hashes: Array, stacks: Array) -> None:
         """Remember `struct cpu_stack`, shape (n,), under their hashes, uint64, shape (n,)."""
-        for at, key in enumerate(hashes.tolist()):
+        columns = (stacks[name].tolist() for name in ("kernel_frames", "user_frames", "truncated"))
+        addresses = stacks["addresses"]
+        for at, (key, kernel, user, truncated) in enumerate(zip(hashes.tolist(), *columns, strict=True)):
             if key not in self._known:
-                self._known[key] = stacks[at].copy()
+                self._known[key] = KeptStack(kernel, user, bool(truncated), addresses[at, : kernel + user].tobytes())
             self._known.move_to_end(key)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
 
-    def get(self, key: int) -> np.void | None:
-        stack = self._known.get(key)
-        if stack is not None:
-            self._known.move_to_end(key)
-        return stack
-
-
-def tail_of(stack: np.void | None) -> bytes:
-    """The addresses of a `struct cpu_stack` as they stand behind a row's head."""
-    if stack is None:
-        return b""
-    return bytes(stack["addresses"][: int(stack["kernel_frames"]) + int(stack["user_frames"])].tobytes())
+    def get(self, key: int) -> KeptStack | None:
+        if key not in self._known:
+            return None
+        self._known.move_to_end(key)
+        return self._known[key]
 
 
 def off_rows(
@@ -81,7 +89,7 @@ def off_rows(
         totals: struct cpu_off_total, shape (n,).
         stacks: by the keys' hashes.
         head: dtype of struct cpu_off_head.
-        flags: SHORT, LOST and TRUNCATED to their bits.
+        flags: SHORT, NOT_TAKEN, LOST and TRUNCATED to their bits.
     """
     heads, marks = np.zeros(len(keys), head), np.zeros(len(keys), np.uint16)
     for name in ("waits", "total_ns", "longest_ns", "queued_ns"):
@@ -90,12 +98,12 @@ def off_rows(
     tails = []
     for at, key in enumerate(keys["stack"].tolist()):
         stack = stacks.get(key)
-        tails.append(tail_of(stack))
+        tails.append(stack.addresses if stack else b"")
         if stack is None:
-            marks[at] = flags["LOST"] if key else flags["SHORT"]
+            marks[at] = flags[{_SHORT: "SHORT", _NOT_TAKEN: "NOT_TAKEN"}.get(key, "LOST")]
             continue
-        heads["kernel_frames"][at], heads["user_frames"][at] = stack["kernel_frames"], stack["user_frames"]
-        marks[at] = flags["TRUNCATED"] if stack["truncated"] else 0
+        heads["kernel_frames"][at], heads["user_frames"][at] = stack.kernel_frames, stack.user_frames
+        marks[at] = flags["TRUNCATED"] if stack.truncated else 0
     return heads, tails, marks
 
 

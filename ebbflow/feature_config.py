@@ -46,6 +46,10 @@ class CpuConfig(Section):
     frequency_hz: int = Field(49, ge=1, le=999, description="samples per second and CPU")
     off_cpu: bool = Field(True, description="where threads wait, and how long they wait for a CPU")
     off_cpu_min_s: float = Field(0.001, ge=0, description="shorter waits are summed up without their stack")
+    off_cpu_stacks_per_s: int = Field(
+        1000, ge=1, le=1_000_000, description="stacks taken of one thread that keeps switching, after a burst of 64"
+    )
+    preempted_stacks: bool = Field(False, description="also where threads are preempted; samples say the same")
     symbols: bool = Field(True, description="turn addresses into function names")
     max_stacks: int = Field(4096, ge=64, description="distinct off-CPU stacks held in the kernel in one interval")
     max_threads: int = Field(16384, ge=64, description="watched threads whose waits are followed")

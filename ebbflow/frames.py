@@ -8,8 +8,10 @@ Any feature whose head has these members takes part; see bpf/stack.h for the fla
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +25,7 @@ _FLAGS = read_header(BPF_DIRECTORY / "stack.h").enums["stack_flags"]
 ENDS_EARLY, TRUNCATED, LOST, UNRESOLVED = (
     _FLAGS[f"STACK_{name}"] for name in ("ENDS_EARLY", "TRUNCATED", "LOST", "UNRESOLVED")
 )
-_ADDRESS = np.dtype("<u8")
+_ADDRESS_BYTES = 8
 # Processes and addresses of one process that are remembered until their batch is built.
 _MOST_PROCESSES, _MOST_ADDRESSES = 4096, 65_536
 KERNEL = (0, 0)
@@ -38,24 +40,54 @@ class StackFormat:
     """
 
     def __init__(self, layout: EventLayout) -> None:
-        self._heads = {kind: head for kind, head in layout.heads.items() if _counts_frames(head)}
+        self._heads = {kind: _head(head) for kind, head in layout.heads.items() if _counts_frames(head)}
         self.kinds = frozenset(self._heads)
 
     def split(self, kind: int, payload: bytes) -> tuple[list[int], list[int]]:
         """Kernel and user addresses of a row of one of `kinds`, each leaf first; what is cut off is not there."""
         head = self._heads[kind]
-        counts = np.frombuffer(payload, head, count=1)[0]
-        addresses = np.frombuffer(payload, _ADDRESS, count=(len(payload) - head.itemsize) // 8, offset=head.itemsize)
-        kernel = int(counts["kernel_frames"]) if "kernel_frames" in (head.names or ()) else 0
-        user = int(counts["user_frames" if "user_frames" in (head.names or ()) else "frames"])
-        return addresses[:kernel].tolist(), addresses[kernel : kernel + user].tolist()
+        kernel, user = head.kernel.read(payload) if head.kernel else 0, head.user.read(payload)
+        most = (len(payload) - head.size) // _ADDRESS_BYTES
+        kernel, user = min(kernel, most), min(user, max(most - kernel, 0))
+        end = head.size + _ADDRESS_BYTES * (kernel + user)
+        addresses = memoryview(payload)[head.size : end].cast("Q").tolist()
+        return addresses[:kernel], addresses[kernel:]
 
-    def without_first_kernel(self, kind: int, payload: bytes, count: int) -> bytes:
-        """The payload without its first `count` kernel addresses."""
-        head = self._heads[kind]
-        counts = np.frombuffer(payload, head, count=1).copy()
-        counts["kernel_frames"] -= count
-        return counts.tobytes() + payload[head.itemsize + 8 * count :]
+    def cut(self, kind: int, payload: bytes, kernel: slice, user: slice) -> bytes:
+        """The payload with these of its kernel and user addresses only."""
+        head, (in_kernel, in_user) = self._heads[kind], self.split(kind, payload)
+        in_kernel, in_user = in_kernel[kernel], in_user[user]
+        front = bytearray(payload[: head.size])
+        if head.kernel:
+            head.kernel.write(front, len(in_kernel))
+        head.user.write(front, len(in_user))
+        return bytes(front) + struct.pack(f"<{len(in_kernel) + len(in_user)}Q", *in_kernel, *in_user)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """A number of frames in a head."""
+
+    offset: int
+    size: int
+
+    def read(self, payload: bytes) -> int:
+        return int.from_bytes(payload[self.offset : self.offset + self.size], "little")
+
+    def write(self, front: bytearray, value: int) -> None:
+        front[self.offset : self.offset + self.size] = value.to_bytes(self.size, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    size: int
+    user: _Count
+    kernel: _Count | None
+
+
+def _head(dtype: np.dtype[Any]) -> _Head:
+    counts = {name: _Count(dtype.fields[name][1], dtype[name].itemsize) for name in dtype.fields or ()}  # type: ignore[index]
+    return _Head(dtype.itemsize, counts.get("user_frames") or counts["frames"], counts.get("kernel_frames"))
 
 
 def _counts_frames(head: np.dtype[Any]) -> bool:
@@ -107,16 +139,15 @@ class FrameDictionary:
     def _addresses(self, rows: Rows, heap: bytes, ends: Ends, kernel: set[int]) -> dict[Upid, set[int]]:
         """User addresses by process; the kernel's go into `kernel`."""
         users: dict[Upid, set[int]] = {}
-        for row, start, end in self._with_stacks(rows, ends):
-            in_kernel, in_user = self._stacks.split(int(row["kind"]), heap[start:end])
-            kernel.update(in_kernel)
-            users.setdefault((int(row["pid"]), int(row["start_boottime_ns"])), set()).update(in_user)
+        columns = (rows[name].tolist() for name in ("kind", "pid", "start_boottime_ns"))
+        begin = 0
+        for kind, pid, start_ns, end in zip(*columns, ends.tolist(), strict=True):
+            if kind in self._stacks.kinds:
+                in_kernel, in_user = self._stacks.split(kind, heap[begin:end])
+                kernel.update(in_kernel)
+                users.setdefault((pid, start_ns), set()).update(in_user)
+            begin = end
         return users
-
-    def _with_stacks(self, rows: Rows, ends: Ends) -> Iterator[tuple[np.void, int, int]]:
-        chosen = np.flatnonzero(np.isin(rows["kind"], list(self._stacks.kinds)))
-        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        return zip(rows[chosen], starts[chosen].tolist(), ends[chosen].tolist(), strict=True)
 
 
 class _Writer:

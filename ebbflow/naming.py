@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ebbflow.frames import ENDS_EARLY, KERNEL, LOST, TRUNCATED, UNRESOLVED, FrameDictionary, StackFormat
+from ebbflow.frames import ENDS_EARLY, KERNEL, LOST, TRUNCATED, UNRESOLVED, FrameDictionary, StackFormat, Upid
 from ebbflow.kernel.rows import Rows
 from ebbflow.symbols import Frame, Symbolizer, ends_early
 
@@ -41,6 +41,8 @@ class Chunk:
 
 class Naming:
     """Says what the addresses in a chunk's stacks are, and marks its rows. Used by one thread.
+
+    What is not of the stack is cut off: frames of the tracing, and what a broken chain of frame pointers led to.
 
     Args:
         symbolizer: knows processes and the kernel.
@@ -70,37 +72,38 @@ class Naming:
         self.counts: Counter[str] = Counter()
 
     def resolve(self, chunk: Chunk) -> tuple[list[int], list[bytes]]:
-        """Flags to add to each row, and the payloads as they may leave."""
-        flags, payloads = [0] * len(chunk.rows), list(chunk.payloads)
-        kinds = chunk.rows["kind"].tolist()
-        for index, kind in enumerate(kinds):
+        """The rows' flags, and their payloads as they may leave."""
+        flags, payloads = chunk.rows["flags"].tolist(), list(chunk.payloads)
+        columns = (chunk.rows[name].tolist() for name in ("kind", "pid", "start_boottime_ns"))
+        for index, (kind, pid, start_ns) in enumerate(zip(*columns, strict=True)):
             if kind == self._replaced_kind:
-                self._symbolizer.refresh(int(chunk.rows["pid"][index]))
+                self._symbolizer.refresh(pid)
             elif kind in self._stacks.kinds:
-                flags[index], payloads[index] = self._resolve(chunk, index, kind)
+                flags[index], payloads[index] = self._resolve(kind, (pid, start_ns), flags[index], payloads[index])
         return flags, payloads
 
-    def _resolve(self, chunk: Chunk, index: int, kind: int) -> tuple[int, bytes]:
-        row, payload = chunk.rows[index], chunk.payloads[index]
-        upid = int(row["pid"]), int(row["start_boottime_ns"])
+    def _resolve(self, kind: int, upid: Upid, flags: int, payload: bytes) -> tuple[int, bytes]:
         in_kernel, in_user = self._stacks.split(kind, payload)
+        if not in_kernel and not in_user:
+            self.counts["stacks_lost"] += bool(flags & LOST)
+            return flags, payload
         kernel = self._symbolizer.kernel(in_kernel) if self._names else []
-        if kind in self._traced_kinds and (tracing := self._tracing(kernel)):
-            payload, kernel = self._stacks.without_first_kernel(kind, payload, tracing), kernel[tracing:]
-        user = self._symbolizer.user(*upid, in_user)
+        tracing = self._tracing(kernel) if kind in self._traced_kinds else 0
+        user = self._symbolizer.user(*upid, in_user, whole=False)
         self._dictionary.learn(KERNEL, kernel)
         self._dictionary.learn(upid, user)
-        return self._judge(int(row["flags"]), kernel, user, has_stack=bool(in_kernel or in_user)), payload
+        if is_broken := len(user) < len(in_user):
+            flags &= ~TRUNCATED
+        if tracing or is_broken:
+            payload = self._stacks.cut(kind, payload, slice(tracing, None), slice(len(user)))
+        return self._judge(flags, kernel[tracing:], user), payload
 
     def _tracing(self, kernel: Sequence[Frame]) -> int:
         functions = [frame.function for frame in kernel[:_MOST_TRACING]]
         return functions.index(self._traced) if self._traced in functions else 0
 
-    def _judge(self, flags: int, kernel: Sequence[Frame], user: Sequence[Frame], *, has_stack: bool) -> int:
-        """What is to be said of one stack: counted, and as a flag."""
-        self.counts["stacks_lost"] += bool(flags & LOST)
-        if not has_stack:
-            return 0
+    def _judge(self, flags: int, kernel: Sequence[Frame], user: Sequence[Frame]) -> int:
+        """What is to be said of one stack: counted, and as flags."""
         early = self._names and bool(user) and not flags & TRUNCATED and ends_early(user)
         self.counts["stacks"] += 1
         self.counts["stacks_truncated"] += bool(flags & TRUNCATED)
@@ -108,7 +111,7 @@ class Naming:
         self.counts["frames"] += len(kernel) + len(user)
         if self._names:
             self.counts["frames_without_symbol"] += sum(not frame.function for frame in (*kernel, *user))
-        return ENDS_EARLY if early else 0
+        return flags | (ENDS_EARLY if early else 0)
 
 
 @dataclass(slots=True)
@@ -166,7 +169,7 @@ class Waiting:
                 return
             with self._changed:
                 if chunk in self._chunks:
-                    chunk.rows["flags"] |= np.array(flags, np.uint16)
+                    chunk.rows["flags"] = flags
                     chunk.payloads, chunk.resolved = payloads, True
                     chunk.rows["captured"] = [len(payload) for payload in payloads]
                 self._todo.popleft()

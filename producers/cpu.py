@@ -28,7 +28,9 @@ from ebbflow.kernel.system_calls import ProgramType
 from ebbflow.stack_producer import STACK_COUNTS, StackProducer
 
 _HEADER = read_header(BPF_DIRECTORY / "cpu.h")
-_FLAGS = {"SHORT": _HEADER.enums["cpu_flags"]["CPU_SHORT"], "LOST": LOST, "TRUNCATED": TRUNCATED}
+_FLAGS = {"LOST": LOST, "TRUNCATED": TRUNCATED} | {
+    name.removeprefix("CPU_"): flag for name, flag in _HEADER.enums["cpu_flags"].items()
+}
 _NS = 1_000_000_000
 _U4, _U8 = np.dtype("<u4"), np.dtype("<u8")
 # Stacks that are remembered, as a multiple of what the kernel holds in one interval.
@@ -69,6 +71,8 @@ class CpuProducer(StackProducer):
         flags = {
             "PERIOD_NS": _NS // self._cpu.frequency_hz,
             "OFF_MIN_NS": int(self._cpu.off_cpu_min_s * _NS),
+            "STACK_GAP_NS": _NS // self._cpu.off_cpu_stacks_per_s,
+            "PREEMPTED_STACKS": int(self._cpu.preempted_stacks),
             "MAX_STACKS": self._cpu.max_stacks,
             "MAX_THREADS": self._cpu.max_threads,
         } | self._arguments
@@ -173,7 +177,7 @@ def _upids(keys: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 def _thread_dtype() -> np.dtype[Any]:
     """The struct thread of bpf/cpu.c; only counted here."""
-    words = [(name, "<u8") for name in ("out_ns", "waking_ns", "stack", "start", "waker_start")]
+    words = [(name, "<u8") for name in ("out_ns", "waking_ns", "stack", "due_ns", "start", "waker_start")]
     halves = [(name, "<u4") for name in ("pid", "waker_pid", "state", "pad")]
     return np.dtype([*words, *halves, ("waker_comm", "S16")])
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ebbflow.cpu_profile import StackCache, expected_samples, off_rows, switch_arguments, tail_of
+from ebbflow.cpu_profile import StackCache, expected_samples, off_rows, switch_arguments
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 
 STRUCTS = {name: layout.dtype for name, layout in read_header(BPF_DIRECTORY / "cpu.h").structs.items()}
-FLAGS = {"SHORT": 16, "LOST": 4, "TRUNCATED": 2}
+FLAGS = {"SHORT": 16, "NOT_TAKEN": 32, "LOST": 4, "TRUNCATED": 2}
 TASK = "task_struct *"
 
 
@@ -38,9 +38,12 @@ def hashes(*values):
     return np.array(values, np.uint64)
 
 
-def test_tail_of_a_stack_is_its_addresses():
-    assert np.frombuffer(tail_of(stacks(([1, 2], [3]))[0]), "<u8").tolist() == [1, 2, 3]
-    assert tail_of(None) == b""
+def test_cache_keeps_the_addresses_that_there_are():
+    cache = StackCache(2)
+    cache.add(hashes(11), stacks(([1, 2], [3])))
+    kept = cache.get(11)
+    assert (kept.kernel_frames, kept.user_frames, kept.truncated) == (2, 1, False)
+    assert np.frombuffer(kept.addresses, "<u8").tolist() == [1, 2, 3]
 
 
 def test_cache_forgets_the_stack_unused_for_longest():
@@ -49,7 +52,7 @@ def test_cache_forgets_the_stack_unused_for_longest():
     assert cache.get(11) is not None
     cache.add(hashes(13), stacks(([3], [])))
     assert (len(cache), cache.get(12)) == (2, None)
-    assert [tail_of(cache.get(key))[0] for key in (11, 13)] == [1, 3]
+    assert [cache.get(key).addresses[0] for key in (11, 13)] == [1, 3]
 
 
 def test_off_rows_have_the_stack_of_their_hash_or_say_why_not():
@@ -57,18 +60,18 @@ def test_off_rows_have_the_stack_of_their_hash_or_say_why_not():
     known = stacks(([1, 2], [3]), ([4], []))
     known["truncated"] = [0, 1]
     cache.add(hashes(21, 22), known)
-    keys, totals = np.zeros(4, STRUCTS["cpu_off_key"]), np.zeros(4, STRUCTS["cpu_off_total"])
-    keys["stack"], keys["state"] = [21, 22, 0, 99], [1, 0, 1, 2]
-    totals["waits"], totals["total_ns"] = [5, 6, 7, 8], [50, 60, 70, 80]
-    totals["longest_ns"], totals["queued_ns"] = [30, 40, 50, 60], [1, 2, 3, 4]
+    keys, totals = np.zeros(5, STRUCTS["cpu_off_key"]), np.zeros(5, STRUCTS["cpu_off_total"])
+    keys["stack"], keys["state"] = [21, 22, 0, 1, 99], [1, 0, 1, 1, 2]
+    totals["waits"], totals["total_ns"] = [5, 6, 7, 8, 9], [50, 60, 70, 80, 90]
+    totals["longest_ns"], totals["queued_ns"] = [30, 40, 50, 60, 70], [1, 2, 3, 4, 5]
     heads, tails, flags = off_rows(keys, totals, cache, STRUCTS["cpu_off_head"], FLAGS)
-    assert flags.tolist() == [0, FLAGS["TRUNCATED"], FLAGS["SHORT"], FLAGS["LOST"]]
-    assert [np.frombuffer(tail, "<u8").tolist() for tail in tails] == [[1, 2, 3], [4], [], []]
-    assert heads["kernel_frames"].tolist() == [2, 1, 0, 0]
-    assert heads["user_frames"].tolist() == [1, 0, 0, 0]
+    assert flags.tolist() == [0, FLAGS["TRUNCATED"], FLAGS["SHORT"], FLAGS["NOT_TAKEN"], FLAGS["LOST"]]
+    assert [np.frombuffer(tail, "<u8").tolist() for tail in tails] == [[1, 2, 3], [4], [], [], []]
+    assert heads["kernel_frames"].tolist() == [2, 1, 0, 0, 0]
+    assert heads["user_frames"].tolist() == [1, 0, 0, 0, 0]
     for name in ("waits", "total_ns", "longest_ns", "queued_ns"):
         assert heads[name].tolist() == totals[name].tolist()
-    assert heads["state"].tolist() == [1, 0, 1, 2]
+    assert heads["state"].tolist() == [1, 0, 1, 1, 2]
 
 
 def test_off_rows_of_nothing_are_none():

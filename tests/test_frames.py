@@ -97,9 +97,11 @@ def test_split_of_a_payload_cut_short_gives_what_is_there(layout):
     assert StackFormat(layout).split(BOTH, both([1, 2], [3, 4])[:-12]) == ([1, 2], [])
 
 
-def test_without_first_kernel_drops_the_innermost(layout):
+def test_cut_keeps_the_addresses_that_are_wanted_and_counts_them(layout):
     stacks = StackFormat(layout)
-    assert stacks.without_first_kernel(BOTH, both([1, 2, 3], [4]), 2) == both([3], [4])
+    assert stacks.cut(BOTH, both([1, 2, 3], [4, 5]), slice(2, None), slice(1)) == both([3], [4])
+    user = struct.pack("<II2Q", 2, 7, 8, 9)
+    assert stacks.cut(USER, user, slice(None), slice(1)) == struct.pack("<IIQ", 1, 7, 8)
 
 
 def test_fill_writes_one_frame_for_each_address_and_process(layout):

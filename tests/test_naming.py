@@ -15,6 +15,7 @@ START, STACK, TRACED, REPLACED, OTHER = 123_456_789, 1, 2, 3, 4
 ROW = np.dtype([
     ("start_boottime_ns", "<u8"), ("pid", "<u4"), ("captured", "<u4"), ("kind", "u1"), ("cpu", "u1"), ("flags", "<u2"),
 ])  # fmt: skip
+UNMAPPED = 0x66
 FUNCTIONS = {0x10: "leaf", 0x20: "main", 0x30: "_start", 0xF1: "bpf_trace_run4", 0xF2: "__schedule", 0xF3: "schedule"}
 
 
@@ -27,16 +28,19 @@ class Stacks:
         addresses = struct.unpack(f"<{len(payload) // 8}Q", payload)
         return [a for a in addresses if a >= 0xF0], [a for a in addresses if a < 0xF0]
 
-    def without_first_kernel(self, kind, payload, count):
-        return payload[8 * count :]
+    def cut(self, kind, payload, kernel, user):
+        in_kernel, in_user = self.split(kind, payload)
+        return stack(*in_kernel[kernel], *in_user[user])
 
 
 class Symbolizer:
     def __init__(self):
         self.refreshed = []
 
-    def user(self, pid, start, addresses):
-        return [Frame(FrameKind.NATIVE, FUNCTIONS.get(address, ""), address) for address in addresses]
+    def user(self, pid, start, addresses, *, whole):
+        assert not whole
+        found = [Frame(FrameKind.NATIVE, FUNCTIONS.get(address, ""), address) for address in addresses]
+        return found[: addresses.index(UNMAPPED)] if UNMAPPED in addresses else found
 
     def kernel(self, addresses):
         return [Frame(FrameKind.KERNEL, FUNCTIONS.get(address, ""), address) for address in addresses]
@@ -78,7 +82,7 @@ def test_resolve_teaches_the_dictionary_and_counts():
     assert resolve(naming, STACK, stack(0xF2, 0x10, 0x20, 0x30)) == (0, stack(0xF2, 0x10, 0x20, 0x30))
     assert dictionary.learned == {KERNEL: ["__schedule"], (7, START): ["leaf", "main", "_start"]}
     assert naming.counts == {"stacks": 1, "frames": 4, **dict.fromkeys(
-        ("stacks_lost", "stacks_truncated", "stacks_ended_early", "frames_without_symbol"), 0
+        ("stacks_truncated", "stacks_ended_early", "frames_without_symbol"), 0
     )}  # fmt: skip
 
 
@@ -90,7 +94,7 @@ def test_resolve_marks_a_stack_that_ends_before_a_start_function():
 
 def test_resolve_does_not_call_a_truncated_or_a_kernel_stack_early():
     naming, _, _ = make()
-    assert resolve(naming, STACK, stack(0x10), TRUNCATED)[0] == 0
+    assert resolve(naming, STACK, stack(0x10), TRUNCATED)[0] == TRUNCATED
     assert resolve(naming, STACK, stack(0xF2))[0] == 0
     assert (naming.counts["stacks_ended_early"], naming.counts["stacks_truncated"]) == (0, 1)
 
@@ -104,7 +108,7 @@ def test_resolve_without_names_concludes_nothing():
 
 def test_resolve_counts_a_lost_stack_and_no_frames():
     naming, _, _ = make()
-    assert resolve(naming, STACK, b"", LOST) == (0, b"")
+    assert resolve(naming, STACK, b"", LOST) == (LOST, b"")
     assert (naming.counts["stacks_lost"], naming.counts["stacks"]) == (1, 0)
 
 
@@ -114,6 +118,14 @@ def test_resolve_leaves_out_the_frames_of_the_tracing_itself():
     assert resolve(naming, STACK, stack(0xF1, 0xF2, 0x30)) == (0, stack(0xF1, 0xF2, 0x30))
     assert resolve(naming, TRACED, stack(0xF3, 0x30)) == (0, stack(0xF3, 0x30))
     assert "bpf_trace_run4" in dictionary.learned[KERNEL]
+
+
+def test_resolve_cuts_off_what_a_broken_chain_led_to():
+    naming, _, dictionary = make()
+    payload = stack(0xF2, 0x10, 0x20, UNMAPPED, 0x30)
+    assert resolve(naming, STACK, payload, TRUNCATED) == (ENDS_EARLY, stack(0xF2, 0x10, 0x20))
+    assert dictionary.learned[7, START] == ["leaf", "main"]
+    assert (naming.counts["stacks_truncated"], naming.counts["stacks_ended_early"]) == (0, 1)
 
 
 def test_resolve_forgets_a_process_that_began_another_program():

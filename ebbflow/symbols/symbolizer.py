@@ -86,17 +86,25 @@ class Symbolizer:
         self._processes: OrderedDict[int, UserFrames] = OrderedDict()
         self._frame_pointers = FramePointers()
 
-    def user(self, pid: int, start_boottime_ns: int, addresses: Sequence[int]) -> list[Frame]:
+    def user(self, pid: int, start_boottime_ns: int, addresses: Sequence[int], *, whole: bool = True) -> list[Frame]:
         """Frames of one user stack, leaf first, one for every address.
 
         Args:
             pid: as `proc` counts it.
             start_boottime_ns: when the process began, in the boot clock: guards against pids used again. 0: any.
             addresses: the leaf's instruction, then where each caller is returned to.
+            whole: False: nothing from the first caller on that is in no executable mapping. What follows in a broken
+                chain of frame pointers is no caller.
         """
         frames = self._frames_of(pid, start_boottime_ns)
         frames.refresh(older_than_s=STALE_S)
-        return [self._counted(*frames.frame(a, is_leaf=index == 0)) for index, a in enumerate(addresses)]
+        found: list[Frame] = []
+        for index, address in enumerate(addresses):
+            frame, reason = frames.frame(address, is_leaf=index == 0)
+            if not whole and index and reason == "unmapped":
+                break
+            found.append(self._counted(frame, reason))
+        return found
 
     def kernel(self, addresses: Sequence[int]) -> list[Frame]:
         """Frames of one kernel stack, leaf first."""

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.bpf
 # 3 blocks in 1 s at 499 Hz 0.14: two points are more than 5 standard deviations.
 TOLERANCE = 0.02
 PREEMPTED, SLEEPING, UNINTERRUPTIBLE, STOPPED = range(4)
-SHORT = 16
+SHORT, NOT_TAKEN = 16, 32
+BURST = 64
 ASLEEP = {"sleep_seventy": 0.7, "sleep_twenty": 0.2, "sleep_ten": 0.1}
 SLEEPS, SHORT_SLEEPS, WAKES = 13, 101, 23
 NS = 1_000_000_000
@@ -144,6 +145,21 @@ def test_waits_shorter_than_the_limit_are_told_without_a_stack(work, worker, wat
     assert len(profile.waits) == len({int(seen.head["state"]) for seen in profile.waits})
 
 
+def test_a_thread_that_keeps_switching_has_few_stacks_taken(work, worker, watch):
+    one = worker(work, "rest_shortly")
+    producer = watch(one, off_cpu_min_s=0, off_cpu_stacks_per_s=1)
+    began_s = time.monotonic()
+    one.go(producer)
+    elapsed_s = time.monotonic() - began_s
+    asleep = [seen for seen in Profile(producer).waits if int(seen.head["state"]) == SLEEPING]
+    waits = {
+        flag: sum(int(seen.head["waits"]) for seen in asleep if seen.flags & NOT_TAKEN == flag) for flag in (0, 32)
+    }
+    assert BURST <= waits[0] <= BURST + elapsed_s + 1
+    assert waits[NOT_TAKEN] >= SHORT_SLEEPS - waits[0] > 0
+    assert not any(seen.functions for seen in asleep if seen.flags & NOT_TAKEN)
+
+
 def test_who_wakes_a_thread_is_told(work, worker, watch):
     one = worker(work, "be_woken")
     producer = watch(one)
@@ -159,7 +175,7 @@ def test_who_wakes_a_thread_is_told(work, worker, watch):
 
 def test_two_threads_on_one_cpu_queue_for_each_other(work, worker, watch):
     one = worker(work, "compete")
-    producer = watch(one)
+    producer = watch(one, preempted_stacks=True, off_cpu_min_s=0)
     one.go(producer)
     profile = Profile(producer)
     ((_, queue),) = profile.structs["queue"]
@@ -168,8 +184,10 @@ def test_two_threads_on_one_cpu_queue_for_each_other(work, worker, watch):
     assert int(queue["slots"].sum()) == int(queue["waits"])
     assert int(queue["longest_ns"]) <= int(queue["total_ns"])
     # All but the first time a thread runs is a wait that is told with its stack, too.
-    preempted = [seen.head for seen in profile.waits if int(seen.head["state"]) == PREEMPTED]
-    assert all(int(head["queued_ns"]) == int(head["total_ns"]) for head in preempted)
+    preempted = [seen for seen in profile.waits if int(seen.head["state"]) == PREEMPTED]
+    assert all(int(seen.head["queued_ns"]) == int(seen.head["total_ns"]) for seen in preempted)
+    in_work = sum(int(seen.head["waits"]) for seen in preempted if seen.has("seventy"))
+    assert in_work > 0.5 * profile.count_waits(PREEMPTED) > 0
     assert int(queue["waits"]) == profile.count_waits(PREEMPTED, SLEEPING, UNINTERRUPTIBLE, STOPPED) + 2
     assert profile.run("switches") >= profile.count_waits(PREEMPTED, SLEEPING, UNINTERRUPTIBLE, STOPPED)
 
