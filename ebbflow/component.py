@@ -136,7 +136,7 @@ class Producer(ABC):
             EbbflowError: this kernel, or this process's rights, do not allow it.
         """
 
-    def started(self) -> None:
+    def started(self) -> None:  # noqa: B027 - most features have nothing to do then
         """Every feature of the process is attached, and the watched processes are known: look at what runs already."""
 
     @abstractmethod
