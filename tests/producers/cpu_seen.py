@@ -29,13 +29,14 @@ def build(path: Path, flags=FLAGS) -> Path:
 class Worker:
     """A process that says "ready", works after `go`, says what it did, and waits until it is dismissed."""
 
-    def __init__(self, *command, favoured=False) -> None:
+    def __init__(self, *command, favoured=False, folder=None) -> None:
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            cwd=folder,
         )
         self.pid = self.process.pid
         if favoured:

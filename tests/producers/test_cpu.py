@@ -279,7 +279,8 @@ process.stdin.once('data', () => {
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js (Debian's nodejs)")
 def test_samples_of_node_are_named_by_its_perf_map(tmp_path, worker, watch):
     (tmp_path / "work.js").write_text(NODE)
-    one = worker("node", "--perf-basic-prof", "--interpreted-frames-native-stack", tmp_path / "work.js", favoured=True)
+    command = ["node", "--perf-basic-prof", "--interpreted-frames-native-stack", "work.js"]
+    one = worker(*command, favoured=True, folder=tmp_path)  # V8 leaves a log where it runs
     producer = watch(one, frequency_hz=499)
     one.start()
     assert one.answer(producer) == "1\n"
