@@ -30,14 +30,12 @@ from ebbflow.kernel.layout import BPF_DIRECTORY, EventLayout, event_layout
 from ebbflow.kernel.loader import Program
 from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.ring import Ring, pages
-from ebbflow.kernel.rows import Drained, Rows, rows_of, take
+from ebbflow.kernel.rows import REJECTED_BYTES, Drained, Rows, rows_of, take
 from ebbflow.kernel.spent import measured_time_ns
 from ebbflow.topics import raw_topic
 from ebbflow.v1 import raw_pb2
 
 _DRAIN_BYTES = 4 << 20
-# Of invalid rows, so much goes into one dead letter: enough to see what they are.
-_LETTER_BYTES = 65_536
 NO_CPU = 255
 
 
@@ -272,5 +270,5 @@ def _letter(drained: Drained, bad: np.ndarray[Any, Any], count: int) -> DeadLett
     """The bytes of the rows at these indices, as many as fit, and what follows each."""
     size = drained.rows.dtype.itemsize
     spans = zip(drained.starts[bad].tolist(), drained.ends[bad].tolist(), strict=True)
-    value = b"".join(drained.data[start - size : end] for start, end in spans)[:_LETTER_BYTES]
+    value = (drained.rejected + b"".join(drained.data[start - size : end] for start, end in spans))[:REJECTED_BYTES]
     return DeadLetter(RowInvalid.code, "rows of the kernel program that make no sense", value, count)

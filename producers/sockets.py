@@ -16,8 +16,9 @@ import numpy as np
 from ebbflow.batching import Dictionaries
 from ebbflow.buckets import Buckets
 from ebbflow.capture import Shared
-from ebbflow.component import Batch, Producer
+from ebbflow.component import Batch, DeadLetter, Producer
 from ebbflow.config import CaptureConfig, Config
+from ebbflow.errors import RowInvalid
 from ebbflow.kernel import selftest
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.loader import Program
@@ -60,6 +61,7 @@ class SocketsProducer(Producer):
         )  # fmt: skip
         self._counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self._invalid = 0
+        self._letters: list[DeadLetter] = []
         self._ours = 0
         self._ended: list[list[tuple[int, int, int]]] = [[] for _ in range(config.producer.buckets)]
         self._ring_lost: dict[int, int] = {}
@@ -97,6 +99,8 @@ class SocketsProducer(Producer):
         drained = rows_of(self._ring.read(_DRAIN_BYTES), ROW)
         if drained.invalid:
             self._invalid += drained.invalid
+            reason = "records of the kernel program that make no sense"
+            self._letters.append(DeadLetter(RowInvalid.code, reason, drained.rejected, drained.invalid))
             self._buckets.losses.add(raw_pb2.Loss.STAGE_INVALID, -1, drained.invalid)
         return drained
 
@@ -167,6 +171,10 @@ class SocketsProducer(Producer):
                     stream for ended in self._sockets.exited(pid) for stream in (ended << 1, ended << 1 | 1)
                 )
         self._ended[bucket].clear()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        letters, self._letters = self._letters, []
+        return letters
 
     def give_back(self, batch: Batch, *, refused: bool) -> None:
         self._buckets.give_back(batch, refused=refused)

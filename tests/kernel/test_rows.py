@@ -34,6 +34,7 @@ def test_rows_of_short_or_contradicting_records_counts_them():
     drained = rows_of(chunk_of(b"short", row(pid=7, captured=5) + b"abc", row(pid=8, captured=1) + b"x"), ROW)
     assert drained.rows["pid"].tolist() == [8]
     assert drained.invalid == 2
+    assert drained.rejected == b"short" + row(pid=7, captured=5) + b"abc"
 
 
 def test_rows_of_nothing_is_empty():
