@@ -19,17 +19,17 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A counter of one part: all samples of that name that have these labels."""
+    """A counter of one part: all samples of that name, or of some stages."""
 
     part: str
     sample: str
-    labels: tuple[tuple[str, str], ...] = ()
+    stages: tuple[str, ...] = ()
 
 
 SPANS = Series("sink", "ebbflow_sink_exported_total")
 LOSSES: Mapping[str, Series] = {
-    "kernel": Series("producer", "ebpf_events_lost_total", (("stage", "kernel"),)),
-    "buffer": Series("producer", "ebpf_events_lost_total", (("stage", "buffer"),)),
+    "kernel": Series("producer", "ebpf_events_lost_total", ("ring", "kernel")),
+    "buffer": Series("producer", "ebpf_events_lost_total", ("buffer",)),
     "unreadable": Series("processor", "ebbflow_processor_dead_letters_total"),
     "backend": Series("sink", "ebbflow_sink_rejected_total"),
 }
@@ -58,7 +58,7 @@ def read_samples(text: str, wanted: Iterable[Series]) -> dict[Series, float]:
 
 
 def _belongs(sample: Any, series: Series) -> bool:
-    return sample.name == series.sample and set(series.labels) <= set(sample.labels.items())
+    return sample.name == series.sample and (not series.stages or sample.labels["stage"] in series.stages)
 
 
 @dataclass(slots=True)

@@ -4,14 +4,18 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from ebbflow.producer_metrics import ProducerMetrics
 from ebbflow.run.totals import LOSSES, SPANS, Series, Totals, fetch, plain_line, read_samples
+from ebbflow.testing.told_producer import ToldProducer
 
 PRODUCER = """\
 # HELP ebpf_events_lost_total Events lost
-# TYPE ebpf_events_lost_total gauge
-ebpf_events_lost_total{feature="sockets",stage="kernel"} 3.0
-ebpf_events_lost_total{feature="sockets",stage="buffer"} 4.0
+# TYPE ebpf_events_lost_total counter
+ebpf_events_lost_total{feature="sockets",stage="kernel",cpu=""} 1.0
+ebpf_events_lost_total{feature="sockets",stage="ring",cpu="1"} 2.0
+ebpf_events_lost_total{feature="sockets",stage="buffer",cpu=""} 4.0
 """
 SINK = """\
 # HELP ebbflow_sink_exported_total Items
@@ -33,6 +37,15 @@ def make(**texts):
 def test_read_samples_sums_what_has_the_labels():
     found = read_samples(PRODUCER + SINK % 5, [SPANS, *LOSSES.values()])
     assert found == {SPANS: 6, LOSSES["kernel"]: 3, LOSSES["buffer"]: 4}
+
+
+def test_losses_of_a_producer_are_all_in_one_of_them():
+    registry = CollectorRegistry()
+    producer = ToldProducer(by_cpu={("ring", 0): 5, ("ring", 1): 7})
+    counters = {"captured": 100, "lost": 15, "dropped": 11, "published": 0, "buffered": 0}
+    ProducerMetrics(registry).update(producer, counters)
+    found = read_samples(generate_latest(registry).decode(), LOSSES.values())
+    assert found == {LOSSES["kernel"]: 15, LOSSES["buffer"]: 11}
 
 
 def test_read_samples_unknown_series_is_left_out():
