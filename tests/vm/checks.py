@@ -87,7 +87,7 @@ _SOCKETS = Feature(
 )
 _TCP = Feature(
     "tcp",
-    "the same",
+    f"{CONNECTIONS} connections to itself",
     workloads.exchange,
     (Expected("connect", CONNECTIONS), Expected("accept", CONNECTIONS), Expected("close", 2 * CONNECTIONS)),
 )

@@ -21,7 +21,7 @@ from ebbflow.records import decode
 from ebbflow.testing.producers import attached
 
 # All has come when so many rounds brought nothing; a feature that has always something to tell gets the second figure.
-_QUIET_ROUNDS, _MOST_ROUNDS = 3, 15
+_QUIET_ROUNDS, _MOST_ROUNDS = 3, 8
 _ROUND_S = 0.2
 
 
