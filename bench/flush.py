@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 
 from bench.figures import Figure
-from ebbflow.batching import BatchBuilder, Ends, Origin, Rows
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
+from ebbflow.producing.batching import BatchBuilder, Ends, Origin, Rows
 from ebbflow.v1 import raw_pb2
 
 FLUSH_BYTES = (10_000, 30_000, 100_000, 300_000, 900_000)

@@ -20,7 +20,7 @@ from ebbflow.errors import EbbflowError
 
 if TYPE_CHECKING:
     # Processors and sinks load neither BCC nor BTF.
-    from ebbflow.capture import Shared
+    from ebbflow.producing.shared import Shared
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -116,7 +116,7 @@ class Processor(ABC):
 
 
 class Producer(ABC):
-    """Turns what one kernel feature shows into raw batches; driven by `ebbflow/producing.py`."""
+    """Turns what one kernel feature shows into raw batches; driven by `ebbflow/producing/runner.py`."""
 
     name: ClassVar[str]
     # Capabilities it still needs when it is attached, beside those of every producer (ebbflow/kernel/capabilities.py).

@@ -2,7 +2,7 @@
 
 Samples come through the ring, one row each; waits, wake-ups and queueing are summed up in the kernel and become rows
 once in capture.interval_s, with a row that says what the interval held and what it cost. Frames are named on the way
-out (ebbflow/stack_producer.py). The CPU clock of a processor that goes online later is started within a second.
+out (ebbflow/producing/stack_producer.py). The clock of a processor that goes online later is started within a second.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebbflow.capture import Shared
 from ebbflow.config import Config
-from ebbflow.cpu_profile import NO_STATE, StackCache, expected_samples, off_rows, switch_arguments
-from ebbflow.event_producer import Aggregate
-from ebbflow.frames import LOST, TRUNCATED
 from ebbflow.kernel.attach_points import cpus_online
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.maps import Map, Swapped
 from ebbflow.kernel.probes import Probe
 from ebbflow.kernel.system_calls import ProgramType
-from ebbflow.stack_producer import STACK_COUNTS, StackProducer
+from ebbflow.producing.cpu_profile import NO_STATE, StackCache, expected_samples, off_rows, switch_arguments
+from ebbflow.producing.event_producer import Aggregate
+from ebbflow.producing.frames import LOST, TRUNCATED
+from ebbflow.producing.shared import Shared
+from ebbflow.producing.stack_producer import STACK_COUNTS, StackProducer
 
 _HEADER = read_header(BPF_DIRECTORY / "cpu.h")
 _FLAGS = {"LOST": LOST, "TRUNCATED": TRUNCATED} | {

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebbflow.event_producer import Aggregate, EventProducer
 from ebbflow.kernel.attach_points import tracepoints
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.maps import Map, Swapped
 from ebbflow.kernel.offsets import Members
+from ebbflow.producing.event_producer import Aggregate, EventProducer
 
 _STRUCTS = read_header(BPF_DIRECTORY / "disk.h").structs
 _KEY, _IO = _STRUCTS["disk_key"].dtype, _STRUCTS["disk_io"].dtype

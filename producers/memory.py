@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebbflow.capture import Shared
 from ebbflow.config import Config
-from ebbflow.event_producer import Aggregate
-from ebbflow.followed import Followed
-from ebbflow.frames import LOST
 from ebbflow.kernel.loader import tracepoint_has
 from ebbflow.kernel.maps import Map, Swapped, reduce_cpus
 from ebbflow.kernel.stacks import StackTraces
-from ebbflow.stack_producer import StackProducer
+from ebbflow.producing.event_producer import Aggregate
+from ebbflow.producing.followed import Followed
+from ebbflow.producing.frames import LOST
+from ebbflow.producing.shared import Shared
+from ebbflow.producing.stack_producer import StackProducer
 
 _UPID = np.dtype([("start", "<u8"), ("pid", "<u4"), ("pad", "<u4")])
 _STACK_KEY = np.dtype([("process", _UPID), ("caller", "<u8"), ("stack", "<i4"), ("pad", "<u4")])

@@ -18,16 +18,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from ebbflow.capture import Shared
-from ebbflow.cgroup_paths import CgroupPaths, parse_mounts
 from ebbflow.config import Config
-from ebbflow.event_producer import EventProducer
-from ebbflow.executions import parse_execution, payload_with, process_of_execution
 from ebbflow.kernel.cgroup_members import NO_SUBSYSTEM, subsystem_number
 from ebbflow.kernel.loader import tracepoint_has
 from ebbflow.kernel.maps import Map
 from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.rows import Drained
+from ebbflow.producing.cgroup_paths import CgroupPaths, parse_mounts
+from ebbflow.producing.event_producer import EventProducer
+from ebbflow.producing.executions import parse_execution, payload_with, process_of_execution
+from ebbflow.producing.shared import Shared
 from ebbflow.redaction import ArgumentMasker
 
 _RAW_TRACEPOINTS = {

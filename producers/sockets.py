@@ -13,9 +13,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ebbflow.batching import Dictionaries
-from ebbflow.buckets import Buckets
-from ebbflow.capture import Shared
 from ebbflow.component import Batch, DeadLetter, Producer
 from ebbflow.config import CaptureConfig, Config
 from ebbflow.errors import RowInvalid
@@ -27,8 +24,11 @@ from ebbflow.kernel.rows import Drained, rows_of
 from ebbflow.kernel.spent import measured_time_ns
 from ebbflow.kernel.spill import Spill
 from ebbflow.kernel.targets import WATCHED_PID
+from ebbflow.producing.batching import Dictionaries
+from ebbflow.producing.buckets import Buckets
+from ebbflow.producing.shared import Shared
+from ebbflow.producing.socket_dictionary import SocketDictionary
 from ebbflow.redaction import Redactor
-from ebbflow.socket_dictionary import SocketDictionary
 from ebbflow.topics import RAW_SOCKETS
 from ebbflow.v1 import raw_pb2
 

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebbflow.capture import Shared
 from ebbflow.config import Config
-from ebbflow.event_producer import Aggregate, EventProducer
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
 from ebbflow.kernel.maps import Map, Swapped
 from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.syscall_choices import CALLS, choices
+from ebbflow.producing.event_producer import Aggregate, EventProducer
+from ebbflow.producing.shared import Shared
 
 _STRUCTS = read_header(BPF_DIRECTORY / "syscalls.h").structs
 _KEY, _COUNTS = _STRUCTS["syscalls_key"].dtype, _STRUCTS["syscalls_counts"].dtype

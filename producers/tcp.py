@@ -16,9 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebbflow.capture import Shared
 from ebbflow.config import Config
-from ebbflow.event_producer import Aggregate, EventProducer
 from ebbflow.identity import Processes
 from ebbflow.kernel.btf import Btf
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
@@ -28,6 +26,8 @@ from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.socket_owners import socket_owners
 from ebbflow.kernel.system_calls import ProgramType, run_raw_tracepoint
 from ebbflow.kernel.targets import watched_now
+from ebbflow.producing.event_producer import Aggregate, EventProducer
+from ebbflow.producing.shared import Shared
 
 _STRUCTS = read_header(BPF_DIRECTORY / "tcp.h").structs
 _KEY, _TOTALS = _STRUCTS["tcp_process_key"].dtype, _STRUCTS["tcp_totals"].dtype

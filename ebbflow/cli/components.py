@@ -38,7 +38,7 @@ def produce(
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     parts = _find("producers", list(dict.fromkeys(names)))
 
-    from ebbflow.producing import run_producers
+    from ebbflow.producing.runner import run_producers
 
     _begin(config, "producer")
     raise typer.Exit(run_producers(parts, config))

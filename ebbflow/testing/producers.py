@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from ebbflow.capture import Shared, attach
 from ebbflow.component import Producer
 from ebbflow.config import Config
+from ebbflow.producing.shared import Shared, attach
 
 P = TypeVar("P", bound=Producer)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from ebbflow.capture import Shared
 from ebbflow.component import Batch, Producer
 from ebbflow.config import Config
+from ebbflow.producing.shared import Shared
 
 
 @dataclass

@@ -50,7 +50,7 @@ def ran(monkeypatch):
         calls.append(("sink", part.__name__, config))
 
     monkeypatch.setattr("ebbflow.discovery.get", get)
-    monkeypatch.setattr("ebbflow.producing.run_producers", run_producers)
+    monkeypatch.setattr("ebbflow.producing.runner.run_producers", run_producers)
     monkeypatch.setattr("ebbflow.stream.worker.run_processors", run_processors)
     monkeypatch.setattr("ebbflow.sink.run_sink", run_sink)
     return calls

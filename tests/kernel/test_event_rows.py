@@ -3,10 +3,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ebbflow.batching import BatchBuilder, Origin
 from ebbflow.errors import BatchInvalid
 from ebbflow.kernel.event_rows import LARGEST_PAYLOAD_BYTES, check_rows, event_batch, payloads_of, rules
 from ebbflow.kernel.layout import BPF_DIRECTORY, EventLayout, read_header
+from ebbflow.producing.batching import BatchBuilder, Origin
 from ebbflow.records import encode
 from ebbflow.v1 import raw_pb2
 

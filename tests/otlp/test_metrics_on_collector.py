@@ -11,7 +11,7 @@ from ebbflow.config import KafkaConfig
 from ebbflow.identity import Host
 from ebbflow.kafka import create_topics, make_producer
 from ebbflow.otlp.metrics import self_metrics
-from ebbflow.producer_metrics import ProducerMetrics
+from ebbflow.producing.metrics import ProducerMetrics
 from ebbflow.testing.told_producer import ToldProducer
 from ebbflow.topics import OTLP_METRICS, topic
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ebbflow.frames import StackFormat
 from ebbflow.kernel.event_rows import event_batch
+from ebbflow.producing.frames import StackFormat
 
 CODE = Path(__file__).with_name("cpu_work.c")
 FLAGS = [

@@ -13,7 +13,7 @@ import pytest
 from cpu_seen import FLAGS, SHARES, WITHOUT_FRAME_POINTERS, Profile, Worker, build
 
 from ebbflow.config import load
-from ebbflow.frames import ENDS_EARLY, TRUNCATED
+from ebbflow.producing.frames import ENDS_EARLY, TRUNCATED
 from ebbflow.testing.producers import attached
 from ebbflow.v1 import raw_pb2
 from producers.cpu import CpuProducer

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from ebbflow.producer_metrics import ProducerMetrics
+from ebbflow.producing.metrics import ProducerMetrics
 from ebbflow.run.totals import LOSSES, SPANS, Series, Totals, fetch, plain_line, read_samples
 from ebbflow.testing.told_producer import ToldProducer
 

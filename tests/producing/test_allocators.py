@@ -1,7 +1,7 @@
 import pytest
 
-from ebbflow.allocators import HOOKS, candidates, hooks_of
 from ebbflow.kernel.libraries import MappedFile
+from ebbflow.producing.allocators import HOOKS, candidates, hooks_of
 
 
 def mapped(path: str) -> MappedFile:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
-from ebbflow.batching import Origin
 from ebbflow.component import Producer
 from ebbflow.config import Config
 from ebbflow.errors import ConfigError
@@ -18,7 +17,8 @@ from ebbflow.kernel.loader import tracepoint_has
 from ebbflow.kernel.offsets import Members, offset_flags
 from ebbflow.kernel.targets import parse_targets
 from ebbflow.kernel.watch import Watch
-from ebbflow.process_dictionary import ProcessDictionary
+from ebbflow.producing.batching import Origin
+from ebbflow.producing.process_dictionary import ProcessDictionary
 
 
 class Shared:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebbflow.containers import Cgroups, parse_cgroups
-from ebbflow.executions import parse_execution, payload_with, process_of_execution
 from ebbflow.kernel.layout import BPF_DIRECTORY, event_layout
+from ebbflow.producing.executions import parse_execution, payload_with, process_of_execution
 from ebbflow.redaction import ArgumentMasker
 from ebbflow.v1 import raw_pb2
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ebbflow.frames import ENDS_EARLY, KERNEL, LOST, TRUNCATED, UNRESOLVED, FrameDictionary, StackFormat, Upid
 from ebbflow.kernel.rows import Rows
+from ebbflow.producing.frames import ENDS_EARLY, KERNEL, LOST, TRUNCATED, UNRESOLVED, FrameDictionary, StackFormat, Upid
 from ebbflow.symbols import Frame, Symbolizer, ends_early
 
 _GATHERED_ROWS = 4096

@@ -13,7 +13,7 @@ import numpy as np
 
 from ebbflow import service_names
 from ebbflow.containers import Cgroups
-from ebbflow.process_dictionary import command_line_of, placed
+from ebbflow.producing.process_dictionary import command_line_of, placed
 from ebbflow.v1 import raw_pb2
 
 

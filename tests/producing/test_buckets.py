@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ebbflow.batching import Dictionaries, Origin
-from ebbflow.buckets import Buckets, bucket_of
 from ebbflow.config import ProducerConfig
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
+from ebbflow.producing.batching import Dictionaries, Origin
+from ebbflow.producing.buckets import Buckets, bucket_of
 from ebbflow.records import decode
 from ebbflow.v1 import raw_pb2
 

@@ -5,7 +5,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from prometheus_client.core import CounterMetricFamily
 
 from ebbflow.identity import Host
-from ebbflow.self_report import SelfReport
+from ebbflow.producing.self_report import SelfReport
 from ebbflow.topics import OTLP_METRICS
 
 

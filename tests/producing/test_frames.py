@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from ebbflow.frames import KERNEL, FrameDictionary, StackFormat
 from ebbflow.kernel.layout import event_layout
+from ebbflow.producing.frames import KERNEL, FrameDictionary, StackFormat
 from ebbflow.symbols import Frame, FrameKind, Mapping
 from ebbflow.v1 import raw_pb2
 
@@ -155,7 +155,7 @@ def test_fill_of_no_rows_writes_nothing(layout):
 
 
 def test_learn_takes_the_last_word_and_forgets_the_process_not_seen_for_longest(layout, monkeypatch):
-    monkeypatch.setattr("ebbflow.frames._MOST_PROCESSES", 2)
+    monkeypatch.setattr("ebbflow.producing.frames._MOST_PROCESSES", 2)
     known = {
         (7, START): [Frame(FrameKind.JIT, "old", 0x10)],
         (8, START): [Frame(FrameKind.JIT, "other", 0x10)],

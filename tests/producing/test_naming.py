@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ebbflow.frames import ENDS_EARLY, KERNEL, LOST, TRUNCATED, UNRESOLVED
-from ebbflow.naming import Chunk, Naming, Waiting
+from ebbflow.producing.frames import ENDS_EARLY, KERNEL, LOST, TRUNCATED, UNRESOLVED
+from ebbflow.producing.naming import Chunk, Naming, Waiting
 from ebbflow.symbols import Frame, FrameKind
 
 START, STACK, TRACED, REPLACED, OTHER = 123_456_789, 1, 2, 3, 4
@@ -182,7 +182,7 @@ def test_ready_waits_for_company(waiting, clock):
 
 
 def test_ready_does_not_wait_when_there_is_company_enough(waiting, monkeypatch):
-    monkeypatch.setattr("ebbflow.naming._GATHERED_ROWS", 2)
+    monkeypatch.setattr("ebbflow.producing.naming._GATHERED_ROWS", 2)
     made = waiting(unchanged)
     made.put(rows(OTHER, OTHER), [b"", b""])
     assert len(made.ready()) == 1
@@ -221,7 +221,7 @@ def test_ready_tells_what_ended_the_thread(waiting):
 
 
 def test_put_beyond_what_may_wait_leaves_unresolved(waiting, clock, monkeypatch):
-    monkeypatch.setattr("ebbflow.naming._MOST_WAITING", 1)
+    monkeypatch.setattr("ebbflow.producing.naming._MOST_WAITING", 1)
     release = threading.Event()
     made = waiting(lambda chunk: release.wait(10) and unchanged(chunk), patience_s=0.0)
     for _ in range(3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
-from ebbflow.process_dictionary import ProcessDictionary
+from ebbflow.producing.process_dictionary import ProcessDictionary
 from ebbflow.v1 import raw_pb2
 
 ROW = read_header(BPF_DIRECTORY / "event.h").structs["event_row"].dtype

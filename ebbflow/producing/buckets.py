@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ebbflow.batching import BatchBuilder, Dictionary, Ends, LossAccount, Origin, Rows
 from ebbflow.clock import read_clock_point
 from ebbflow.component import Batch
 from ebbflow.config import ProducerConfig
 from ebbflow.kernel.layout import Layout
 from ebbflow.kernel.rows import take
+from ebbflow.producing.batching import BatchBuilder, Dictionary, Ends, LossAccount, Origin, Rows
 from ebbflow.v1 import raw_pb2
 
 _HEARTBEAT_S = 5.0

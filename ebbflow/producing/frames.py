@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from ebbflow.batching import Dictionary, Ends, Rows
 from ebbflow.kernel.layout import BPF_DIRECTORY, EventLayout, read_header
+from ebbflow.producing.batching import Dictionary, Ends, Rows
 from ebbflow.symbols import Frame, FrameKind, Mapping
 from ebbflow.v1 import raw_pb2
 

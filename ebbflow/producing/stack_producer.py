@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ebbflow.batching import Dictionary
 from ebbflow.component import Batch
-from ebbflow.event_producer import EventProducer
-from ebbflow.frames import FrameDictionary, StackFormat
 from ebbflow.kernel.rows import Rows
-from ebbflow.naming import Naming, Waiting
+from ebbflow.producing.batching import Dictionary
+from ebbflow.producing.event_producer import EventProducer
+from ebbflow.producing.frames import FrameDictionary, StackFormat
+from ebbflow.producing.naming import Naming, Waiting
 from ebbflow.symbols import Symbolizer
 
 # What the thread that names frames counts.

@@ -8,9 +8,9 @@ from ebbflow.component import Batch, DeadLetter, Producer
 from ebbflow.dead_letters import HEADERS
 from ebbflow.errors import ConfigError
 from ebbflow.ledger import decode
-from ebbflow.producer_metrics import ProducerMetrics
-from ebbflow.producing import Feature, Pace, Runner, claim
-from ebbflow.publisher import Counts
+from ebbflow.producing.metrics import ProducerMetrics
+from ebbflow.producing.publisher import Counts
+from ebbflow.producing.runner import Feature, Pace, Runner, claim
 from ebbflow.topics import DEAD_LETTERS, LEDGER
 
 TOPIC = "ebbflow.raw.fake"

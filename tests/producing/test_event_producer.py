@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebbflow.batching import Origin
 from ebbflow.config import load
-from ebbflow.event_producer import Aggregate, EventProducer
 from ebbflow.kernel.event_rows import event_batch
 from ebbflow.kernel.ring import Chunk
+from ebbflow.producing.batching import Origin
+from ebbflow.producing.event_producer import Aggregate, EventProducer
 from ebbflow.v1 import raw_pb2
 
 

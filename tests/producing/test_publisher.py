@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from ebbflow.config import KafkaConfig
 from ebbflow.errors import ConfigError
-from ebbflow.publisher import Item, Publisher
+from ebbflow.producing.publisher import Item, Publisher
 
 MIB = 1 << 20
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebbflow.batching import BatchBuilder, Dictionaries, LossAccount, Origin, cpu_ranges, cut_points
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
+from ebbflow.producing.batching import BatchBuilder, Dictionaries, LossAccount, Origin, cpu_ranges, cut_points
 from ebbflow.records import decode
 from ebbflow.v1 import raw_pb2
 

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebbflow.allocators import candidates, hooks_of
 from ebbflow.errors import EbbflowError
 from ebbflow.kernel.elf import Elf
 from ebbflow.kernel.libraries import Binary, executable_of, locate, mapped_files
 from ebbflow.kernel.probes import Probe, Probes
+from ebbflow.producing.allocators import candidates, hooks_of
 from ebbflow.telemetry import logger
 
 _HINT = "it may have ended; or another tool holds probes there in its own way: see `dmesg`, `ebbflow probes`"

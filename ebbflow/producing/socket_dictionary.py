@@ -7,8 +7,8 @@ from typing import cast
 
 import numpy as np
 
-from ebbflow.batching import Dictionaries
-from ebbflow.process_dictionary import ProcessDictionary
+from ebbflow.producing.batching import Dictionaries
+from ebbflow.producing.process_dictionary import ProcessDictionary
 from ebbflow.v1 import raw_pb2
 
 _FAMILIES = {1: raw_pb2.FAMILY_UNIX, 2: raw_pb2.FAMILY_INET, 10: raw_pb2.FAMILY_INET6}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ebbflow.cpu_profile import StackCache, expected_samples, off_rows, switch_arguments
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
+from ebbflow.producing.cpu_profile import StackCache, expected_samples, off_rows, switch_arguments
 
 STRUCTS = {name: layout.dtype for name, layout in read_header(BPF_DIRECTORY / "cpu.h").structs.items()}
 FLAGS = {"SHORT": 16, "NOT_TAKEN": 32, "LOST": 4, "TRUNCATED": 2}

@@ -19,16 +19,16 @@ from hashlib import blake2b
 
 from prometheus_client import CollectorRegistry
 
-from ebbflow.capture import Shared, attach
 from ebbflow.component import Batch, Producer, Record
 from ebbflow.config import Config
 from ebbflow.dead_letters import to_output
 from ebbflow.errors import ConfigError
 from ebbflow.kernel.capabilities import drop_all_but, kept_for_draining, threads_with_more
 from ebbflow.ledger import Entry
-from ebbflow.producer_metrics import ProducerMetrics
-from ebbflow.publisher import Item, Publisher
-from ebbflow.self_report import SelfReport
+from ebbflow.producing.metrics import ProducerMetrics
+from ebbflow.producing.publisher import Item, Publisher
+from ebbflow.producing.self_report import SelfReport
+from ebbflow.producing.shared import Shared, attach
 from ebbflow.telemetry import Health, logger
 from ebbflow.topics import raw_topic
 

@@ -19,9 +19,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ebbflow.batching import Dictionary
-from ebbflow.buckets import Buckets
-from ebbflow.capture import Shared
 from ebbflow.component import Batch, DeadLetter, Producer
 from ebbflow.config import Config
 from ebbflow.errors import RowInvalid
@@ -32,6 +29,9 @@ from ebbflow.kernel.offsets import Members
 from ebbflow.kernel.ring import Ring, pages
 from ebbflow.kernel.rows import REJECTED_BYTES, Drained, Rows, rows_of, take
 from ebbflow.kernel.spent import measured_time_ns
+from ebbflow.producing.batching import Dictionary
+from ebbflow.producing.buckets import Buckets
+from ebbflow.producing.shared import Shared
 from ebbflow.topics import raw_topic
 from ebbflow.v1 import raw_pb2
 

@@ -2,9 +2,9 @@ import socket
 
 import numpy as np
 
-from ebbflow.batching import Dictionaries
 from ebbflow.kernel.layout import BPF_DIRECTORY, read_header
-from ebbflow.socket_dictionary import SocketDictionary, connection_of
+from ebbflow.producing.batching import Dictionaries
+from ebbflow.producing.socket_dictionary import SocketDictionary, connection_of
 from ebbflow.v1 import raw_pb2
 
 OPEN = read_header(BPF_DIRECTORY / "sockets.h").structs["sockets_open"].dtype

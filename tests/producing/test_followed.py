@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ebbflow.errors import ProbeNotFound
-from ebbflow.followed import Followed
+from ebbflow.producing.followed import Followed
 
 
 class Probes:

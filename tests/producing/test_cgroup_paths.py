@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ebbflow.cgroup_paths import CgroupPaths, Hierarchies, Hierarchy, parse_mounts
+from ebbflow.producing.cgroup_paths import CgroupPaths, Hierarchies, Hierarchy, parse_mounts
 
 A = "a1" * 32
 HYBRID = """\

@@ -10,7 +10,7 @@ from prometheus_client import Metric
 
 from ebbflow.identity import Host
 from ebbflow.otlp.metrics import self_metrics
-from ebbflow.publisher import Item, Publisher
+from ebbflow.producing.publisher import Item, Publisher
 from ebbflow.topics import OTLP_METRICS
 
 
