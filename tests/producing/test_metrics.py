@@ -7,7 +7,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from ebbflow.producing import metrics
+from ebbflow.producing import metrics as producer_metrics
 from ebbflow.producing.metrics import ProducerMetrics, Share, losses, own_cpu_s
 from ebbflow.testing.told_producer import ToldProducer
 
@@ -23,7 +23,7 @@ class Other(ToldProducer):
 def clock(monkeypatch):
     """Seconds that only the test moves on: [now]."""
     now = [100.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(producer_metrics.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -101,7 +101,7 @@ def test_metrics_cpu_usage_is_the_programs_share_since_the_last_update(shown, cl
 def test_metrics_own_cpu_is_the_process_once_for_all_features(shown, clock, monkeypatch):
     metrics, value = shown
     spent = [3.0]
-    monkeypatch.setattr(metrics, "own_cpu_s", lambda: spent[0])
+    monkeypatch.setattr(producer_metrics, "own_cpu_s", lambda: spent[0])
     metrics.update(ToldProducer(), COUNTERS)
     metrics.update(Other(), COUNTERS)
     assert value("ebbflow_producer_cpu_percent") == 0
