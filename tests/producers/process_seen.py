@@ -167,7 +167,9 @@ def tool(name: str, *arguments: str) -> subprocess.Popen:
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed (libbpf-tools)")
-    return subprocess.Popen([path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+    # A pipe would be filled before anything is seen.
+    command = ["stdbuf", "-oL", path, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
 
 
 def lines_until(process: subprocess.Popen, wanted: int, has: str) -> list[str]:

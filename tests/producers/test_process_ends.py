@@ -172,18 +172,23 @@ def test_process_daemon_by_double_fork_is_followed_and_told_to_its_new_parent(to
         assert int(end["parent_pid"]) == adopter
 
 
-def test_process_threads_are_counted_and_told_on_request(told):
-    code = """
-        ready()
-        def act():
-            threads = [threading.Thread(target=lambda: None) for _ in range(31)]
-            for thread in threads: thread.start(); thread.join()
-        fork(act)
-    """
-    found, _ = told(code)
+THREADS = """
+    ready()
+    def act():
+        threads = [threading.Thread(target=lambda: None) for _ in range(31)]
+        for thread in threads: thread.start(); thread.join()
+    fork(act)
+"""
+
+
+def test_process_threads_are_counted(told):
+    found, _ = told(THREADS)
     assert found.kinds == {"inventory": 1, "fork": 1, "exit": 2}
     assert int(found.of("exit")[0][1]["threads"]) == 31
-    found, _ = told(code, process__threads=True)
+
+
+def test_process_threads_are_told_on_request(told):
+    found, _ = told(THREADS, process__threads=True)
     assert found.kinds == {"inventory": 1, "fork": 1, "exit": 2, "thread_start": 31, "thread_end": 31}
     assert {int(r["tid"]) for r, *_ in found.of("thread_start")} == {int(r["tid"]) for r, *_ in found.of("thread_end")}
 
