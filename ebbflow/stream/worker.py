@@ -46,7 +46,23 @@ def run_processors(
     Raises:
         EbbflowError: a processor cannot go on: wrong settings, missing rights, or most of its input is bad.
     """
-    return asyncio.run(_Worker(processors, config, registry or CollectorRegistry()).run())
+    before, threading.excepthook = threading.excepthook, _thread_ended
+    try:
+        return asyncio.run(_Worker(processors, config, registry or CollectorRegistry()).run())
+    finally:
+        threading.excepthook = before
+
+
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """Tell of a thread that ended with an exception, in one line.
+
+    aiokafka's fetcher may let its cancellation out when it is stopped while Kafka is away, and ends Faust's consumer
+    thread with it: that is the stop that was asked for.
+    """
+    if issubclass(ended.exc_type, asyncio.CancelledError):
+        log.debug("a thread was stopped in mid-wait", thread=ended.thread.name if ended.thread else "")
+    else:
+        log.error("a thread ended", thread=ended.thread.name if ended.thread else "", error=repr(ended.exc_value))
 
 
 class _Worker:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -261,3 +262,13 @@ async def test_unreachable_closed_port_names_it():
     assert isinstance(error, NetworkError)
     assert "127.0.0.1:1" in str(error)
     assert "ebbflow doctor" in error.hint
+
+
+@pytest.mark.parametrize(("error", "level"), [(asyncio.CancelledError(), "debug"), (OSError("gone"), "error")])
+def test_thread_that_ends_with_an_exception_is_told_in_one_line(error, level):
+    from ebbflow.stream.worker import _thread_ended
+
+    with capture_logs() as logs:
+        _thread_ended(SimpleNamespace(exc_type=type(error), exc_value=error, thread=SimpleNamespace(name="consumer")))
+    ((told),) = logs
+    assert (told["log_level"], told["thread"]) == (level, "consumer")
