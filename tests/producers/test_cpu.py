@@ -107,13 +107,16 @@ def test_waits_show_where_a_program_sleeps(work, worker, watch):
     slept = one.go(producer)
     profile = Profile(producer)
     found = profile.waited(ASLEEP)
-    assert {name: waits for name, (waits, _) in found.items()} == dict.fromkeys(ASLEEP, SLEEPS)
+    # Preempted on its way to sleep, for longer than it wanted to, it never sleeps: rare, and only on a busy machine.
+    missed = sum(SLEEPS - waits for waits, _ in found.values())
+    assert set(found) == set(ASLEEP)
+    assert 0 <= missed <= min(profile.count_waits(PREEMPTED), 2)
     total_ns = sum(ns for _, ns in found.values())
     measured = {name: ns / total_ns for name, (_, ns) in found.items()}
     truth = {name: ns / sum(slept) for name, ns in zip(ASLEEP, slept, strict=True)}
     assert measured == pytest.approx(truth, abs=TOLERANCE)
     # What the program measured has the system call's own time in it, too.
-    assert total_ns == pytest.approx(sum(slept), rel=0.02)
+    assert total_ns == pytest.approx(sum(slept), rel=0.02 + 0.03 * missed)
     stack = next(seen for seen in profile.waits if seen.has("sleep_ten"))
     assert stack.kernel[0].function == "__schedule"
     assert {"hrtimer_nanosleep"} <= set(stack.functions)
