@@ -25,10 +25,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -108,9 +109,15 @@ def nginx(directory: Path) -> Iterator[Nginx]:
 
 
 @contextmanager
-def producer(bootstrap: str, targets: list[str], log: Path, features: Sequence[str] = ("sockets",)) -> Iterator[int]:
+def producer(
+    bootstrap: str,
+    targets: list[str],
+    log: Path,
+    features: Sequence[str] = ("sockets",),
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[int]:
     """The pid of a producer that is watching; stopped and flushed in the end."""
-    settings = {"kafka.bootstrap": bootstrap, "capture.targets": ",".join(targets), "log.format": "json"}
+    settings = {"kafka.bootstrap": bootstrap, "capture.targets": ",".join(targets), "log.format": "json", **more}
     command = [sys.executable, "-m", "ebbflow.cli", *(f"--set={key}={value}" for key, value in settings.items())]
     with log.open("wb") as out:
         process = subprocess.Popen([*command, "produce", *features], stderr=out, stdout=out)

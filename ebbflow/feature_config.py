@@ -56,7 +56,9 @@ class CpuConfig(Section):
 
 
 class MemoryConfig(Section):
-    sampling: int = Field(100, ge=1, description="one allocation in so many is followed; 1: all")
+    sampling: int = Field(
+        0, ge=0, description="one allocation in so many is followed, at 1 to 2 us a call; 1: all, 0: none"
+    )
     max_allocations: int = Field(262_144, ge=64, description="outstanding allocations followed in the kernel")
     max_stacks: int = Field(16384, ge=64, description="distinct stacks that allocate")
     max_processes: int = Field(64, ge=0, description="processes whose allocations are followed; 0: none")

@@ -1,8 +1,8 @@
 """Memory: bpf/memory.c to ebbflow.raw.memory.
 
-Allocations are followed in single processes, by probes on the allocator's functions that only these processes pay for;
-page faults, resident memory and OOM kills come from tracepoints. A probe costs one to two microseconds a call, sampled
-or not, so with the target `all` no allocation is followed; name processes by pid, exe or cgroup.
+Page faults, resident memory and OOM kills come from tracepoints. Allocations are followed when `memory.sampling` asks
+for it, in single processes, by probes on the allocator's functions that only these processes pay for: one to two
+microseconds a call, sampled or not. With the target `all` none is; name processes by pid, exe or cgroup.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class MemoryProducer(StackProducer):
     def definitions(self) -> Mapping[str, int]:
         memory = self.config.memory
         return {
-            "SAMPLING": memory.sampling,
+            "SAMPLING": max(memory.sampling, 1),
             "MAX_ALLOCATIONS": memory.max_allocations,
             "MAX_STACKS": memory.max_stacks,
             "HAS_OOM_FIGURES": int(tracepoint_has("oom", "mark_victim", "anon_rss")),
@@ -77,7 +77,8 @@ class MemoryProducer(StackProducer):
         self._followed.refresh(self._pids())
 
     def _pids(self) -> list[int]:
-        return [] if self.shared.targets.everything else self.shared.watch.pids()
+        is_asked_for = self.config.memory.sampling and not self.shared.targets.everything
+        return self.shared.watch.pids() if is_asked_for else []
 
     def housekeeping(self) -> None:
         gone = self._gone.take()[0]
