@@ -339,11 +339,12 @@ def test_client_spans_say_the_same_as_the_servers(seen):
     ]  # fmt: skip
     assert [span["status"] for span in spans] == ["unset", "unset", "unset", "error"]
     servers = of_play(seen["server"], "called")
+    # A server that is preempted on its way out of write(2) ends later than who read what it wrote.
     inside = [
         client["start_unix_nano"]
         <= server["start_unix_nano"]
         <= server["end_unix_nano"]
-        <= client["end_unix_nano"] + 10**6
+        <= client["end_unix_nano"] + 10**8
         for client, server in zip(spans, servers, strict=True)
     ]
     assert inside == [True] * 4

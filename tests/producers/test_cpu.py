@@ -329,8 +329,9 @@ def test_profile_sees_the_same(work, worker, watch):
     profile = Profile(producer)
     seen = folded(stop(witness), SHARES)
     total = sum(seen.values())
-    assert profile.sampled(SHARES) == pytest.approx({name: n / total for name, n in seen.items()}, abs=TOLERANCE)
-    assert len(profile.samples) == pytest.approx(total, rel=0.03)
+    # Two samplers that do not look at the same moments: twice the tolerance of one against the truth.
+    assert profile.sampled(SHARES) == pytest.approx({name: n / total for name, n in seen.items()}, abs=2 * TOLERANCE)
+    assert len(profile.samples) == pytest.approx(total, rel=0.06)
 
 
 def wait_attached(tool):
