@@ -85,6 +85,7 @@ class EventProducer(Producer):
         self._invalid = self._ours = self._aggregated = 0
         self._attached_ns = self._aggregated_ns = time.monotonic_ns()
         self._detached = False
+        self._recursion_misses = 0
 
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> Self:
@@ -217,6 +218,8 @@ class EventProducer(Producer):
             self.aggregate()
         before = self._counters["map_lost"]
         self._read_counters()
+        # Read once a round: the ledger and the metrics both ask, and it is a file for every function.
+        self._recursion_misses = self.program.recursion_misses()
         self.buckets.losses.add(raw_pb2.Loss.STAGE_MAP, -1, self._counters["map_lost"] - before)
 
     def _read_counters(self) -> None:
@@ -244,7 +247,7 @@ class EventProducer(Producer):
 
     def blind_spots(self) -> dict[str, int]:
         named = {name: self._counters[name] for name in self.unseen}
-        return named | {"map_lost": self._counters["map_lost"], "skipped_recursions": self.program.recursion_misses()}
+        return named | {"map_lost": self._counters["map_lost"], "skipped_recursions": self._recursion_misses}
 
     def program_time_ns(self) -> int | None:
         return measured_time_ns(self.program)
