@@ -193,9 +193,6 @@ class Program:
         finally:
             atexit.unregister(self._bpf.donothing)
 
-    def attach_raw_tracepoint(self, tracepoint: str, function: str) -> None:
-        self.probes.attach_raw_tracepoint(tracepoint, function)
-
     @property
     def key(self) -> str:
         """What the compiled code depends on; see ebbflow/kernel/compile_key.py."""

@@ -13,7 +13,7 @@ SWAPPED = Path(__file__).with_name("swapped.c")
 def test_measured_time_rises_with_the_runs_and_is_none_unmeasured(monkeypatch):
     program = Program(SWAPPED, {"FIRST_PID": 1, "SECOND_PID": 1})
     try:
-        program.attach_raw_tracepoint("sys_enter", "on_call")
+        program.probes.attach_raw_tracepoint("sys_enter", "on_call")
         monkeypatch.setattr(spent, "always_counting", lambda: True)
         with statistics():
             before = spent.measured_time_ns(program)

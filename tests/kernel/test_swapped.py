@@ -96,7 +96,7 @@ def test_swapped_totals_of_a_million_calls_are_exact_across_many_takes(counting)
             _, values = swapped.take()
             counted[name] += int((reduce_cpus(values) if swapped.is_per_cpu else values)["calls"].sum())
 
-    program.attach_raw_tracepoint("sys_enter", "on_call")
+    program.probes.attach_raw_tracepoint("sys_enter", "on_call")
     for _ in range(ROUNDS):
         begin(running)
         take()  # while they call
@@ -117,7 +117,7 @@ def test_swapped_after_take_the_tables_are_empty(counting):
     running, program = counting
     totals = Swapped.of(program, "split", KEY, COUNTED)
     other = Swapped.of(program, "shared", KEY, COUNTED)
-    program.attach_raw_tracepoint("sys_enter", "on_call")
+    program.probes.attach_raw_tracepoint("sys_enter", "on_call")
     call_all(running)
     keys, values = totals.take()
     assert int(reduce_cpus(values)["calls"].sum()) == ALL
@@ -147,7 +147,7 @@ def test_map_of_a_program_compares_the_members(counting):
 def test_stack_traces_are_those_that_bcc_reads(counting):
     running, program = counting
     traces = StackTraces.of(program, "traces")
-    program.attach_raw_tracepoint("sys_enter", "on_stack")
+    program.probes.attach_raw_tracepoint("sys_enter", "on_stack")
     call_all(running)
     program.detach()
     ids, counts = Map.of(program, "stacks", np.dtype("<i4"), np.dtype("<u8")).items()
@@ -184,7 +184,7 @@ from ebbflow.kernel.stacks import StackTraces
 program = Program(Path(sys.argv[1]), {"FIRST_PID": os.getpid(), "SECOND_PID": os.getpid()})
 totals = Swapped.of(program, "shared", np.dtype([("pid", "<u4"), ("some", "<u4")]),
                     np.dtype([("calls", "<u8"), ("others", "<u4"), ("reserved", "<u4")]))
-program.attach_raw_tracepoint("sys_enter", "on_call")
+program.probes.attach_raw_tracepoint("sys_enter", "on_call")
 drop_all_but(KEPT_FOR_DRAINING)
 for _ in range(1009):
     os.getppid()
